@@ -1,0 +1,3 @@
+"""Gaugeway: a gateway in front of LLM providers, observability first."""
+
+__version__ = "0.1.0"
