@@ -1,0 +1,109 @@
+"""Providers that speak the `openai` dialect, a row each.
+
+A row's configuration keys are `<name>_api_key` and `<name>_api_base` (every provider can be pointed at a proxy or a
+test server); `api_key` and `api_base`, the spelling of MLflow 3.x, mean the same.
+
+Source: each vendor's API reference, named in docs/providers/<name>.md.
+"""
+
+import msgspec
+from msgspec import Struct
+
+from gateway.providers.openai import DIALECT
+from gateway.providers.openai_accounts import bearer
+from gateway.providers.spec import Dialect, Endpoint, Provider, Quirks
+from gateway.types.route import Operation
+from gateway.types.secret import Secret
+
+_CHAT = (Operation.CHAT,)
+_CHAT_EMBEDDINGS = (Operation.CHAT, Operation.EMBEDDINGS)
+_ALL = (Operation.CHAT, Operation.COMPLETIONS, Operation.EMBEDDINGS)
+
+
+class Row(Struct, frozen=True, kw_only=True):
+    """One compatible provider. `base_url` "" means that the configuration must give one."""
+
+    name: str
+    base_url: str
+    operations: tuple[Operation, ...] = _ALL
+    gen_ai_name: str = ""
+    key_required: bool = True
+    quirks: Quirks = Quirks()
+
+
+ROWS = (
+    Row(name="openai-compatible", base_url="", key_required=False),
+    Row(name="ollama", base_url="http://localhost:11434/v1", key_required=False),
+    Row(name="vllm", base_url="http://localhost:8000/v1", key_required=False),
+    Row(name="llamacpp", base_url="http://localhost:8080/v1", key_required=False),
+    Row(name="groq", base_url="https://api.groq.com/openai/v1", operations=_CHAT_EMBEDDINGS),
+    Row(name="deepseek", base_url="https://api.deepseek.com/v1", operations=_CHAT_EMBEDDINGS),
+    Row(name="xai", base_url="https://api.x.ai/v1", gen_ai_name="x_ai", operations=_CHAT_EMBEDDINGS),
+    Row(name="openrouter", base_url="https://openrouter.ai/api/v1"),
+    Row(name="togetherai", base_url="https://api.together.xyz/v1"),
+    Row(
+        name="mistral",
+        base_url="https://api.mistral.ai/v1",
+        gen_ai_name="mistral_ai",
+        operations=_CHAT_EMBEDDINGS,
+        quirks=Quirks(stream_options=False, drop=("stream_options",)),
+    ),
+    Row(name="fireworks", base_url="https://api.fireworks.ai/inference/v1"),
+    Row(name="perplexity", base_url="https://api.perplexity.ai", operations=_CHAT),
+)
+
+
+def _config(row: Row) -> type[Struct]:
+    """The row's configuration Struct, so that a wrong key is refused by name like any other field."""
+    prefix = row.name.replace("-", "_")
+    names = (f"{prefix}_api_key", f"{prefix}_api_base", "api_key", "api_base")
+
+    def check(self: Struct) -> None:
+        if row.key_required and not (getattr(self, names[0]) or getattr(self, names[2])):
+            raise ValueError(f"{names[0]} is required")
+        if not row.base_url and not (getattr(self, names[1]) or getattr(self, names[3])):
+            raise ValueError(f"{names[1]} is required")
+
+    return msgspec.defstruct(
+        f"{prefix.title()}Config",
+        [
+            (names[0], Secret | None, None),
+            (names[1], str | None, None),
+            (names[2], Secret | None, None),
+            (names[3], str | None, None),
+        ],
+        namespace={"__post_init__": check, "__doc__": f"`model.config` of provider `{row.name}`."},
+        frozen=True,
+        kw_only=True,
+        forbid_unknown_fields=True,
+    )
+
+
+def _provider(row: Row) -> Provider:
+    prefix = row.name.replace("-", "_")
+    dialect = Dialect(
+        name=DIALECT.name, codecs={operation: DIALECT.codecs[operation] for operation in row.operations}
+    )
+
+    def connect(config: Struct, model: str) -> Endpoint:
+        key = getattr(config, f"{prefix}_api_key") or getattr(config, "api_key")  # noqa: B009 - defstruct's fields
+        base = getattr(config, f"{prefix}_api_base") or getattr(config, "api_base") or row.base_url  # noqa: B009
+        return Endpoint(
+            provider=row.name,
+            dialect=dialect,
+            base_url=base.rstrip("/"),
+            model=model,
+            auth=bearer(key),
+            quirks=row.quirks,
+        )
+
+    return Provider(
+        name=row.name,
+        gen_ai_name=row.gen_ai_name or row.name,
+        config=_config(row),
+        connect=connect,
+        config_required=row.key_required or not row.base_url,
+    )
+
+
+COMPATIBLE = tuple(_provider(row) for row in ROWS)

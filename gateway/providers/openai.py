@@ -1,0 +1,305 @@
+"""The `openai` dialect: chat completions, completions, embeddings and responses, spoken by OpenAI and many others.
+
+Canonical and wire form are the same here, so a request is patched, not rebuilt: `model` and the stream's usage switch
+change, every other top-level value reaches the provider byte for byte. A reply's bytes are forwarded as they came.
+
+Source: https://platform.openai.com/docs/api-reference
+"""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import msgspec
+from msgspec import Raw, Struct
+
+from gateway.providers.spec import Codec, Dialect, Endpoint, Quirks
+from gateway.types.errors import ErrorType, RequestError, UpstreamError
+from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent, StreamSummary, WireRequest
+from gateway.types.route import Operation
+from gateway.types.usage import Usage
+
+_TRUE_USAGE = Raw(b'{"include_usage":true}')
+_PATHS = {
+    Operation.CHAT: "/chat/completions",
+    Operation.COMPLETIONS: "/completions",
+    Operation.EMBEDDINGS: "/embeddings",
+    Operation.RESPONSES: "/responses",
+}
+
+# --- requests ---------------------------------------------------------------------------------------------------
+
+
+def to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest:
+    """Patch the model (and a stream's usage switch) into the caller's own members, and apply the provider's quirks."""
+    quirks = endpoint.quirks
+    fields = request.fields
+    if quirks.drop or quirks.rename or quirks.require or quirks.temperature_scale != 1.0:
+        fields = _apply_quirks(fields, quirks)
+    patch: dict[str, Raw] = {}
+    if quirks.send_model:
+        patch["model"] = Raw(msgspec.json.encode(endpoint.model))
+    if request.stream and quirks.stream_options and not request.include_usage:
+        patch["stream_options"] = _with_usage(fields.get("stream_options"))
+    if not quirks.send_model and "model" in fields:
+        fields = {name: value for name, value in fields.items() if name != "model"}
+    return WireRequest(url=_url(request.operation, endpoint), body=msgspec.json.encode(fields | patch))
+
+
+def _url(operation: Operation, endpoint: Endpoint) -> str:
+    # Azure has its API version in the query, behind the path.
+    base, _, query = endpoint.base_url.partition("?")
+    return f"{base}{_PATHS[operation]}?{query}" if query else f"{base}{_PATHS[operation]}"
+
+
+def _with_usage(stream_options: Raw | None) -> Raw:
+    """The caller's stream options with `include_usage` on: without it a stream's tokens would stay unknown."""
+    if stream_options is None:
+        return _TRUE_USAGE
+    try:
+        options = msgspec.json.decode(stream_options, type=dict[str, Raw])
+    except msgspec.MsgspecError:
+        return _TRUE_USAGE
+    return Raw(msgspec.json.encode(options | {"include_usage": Raw(b"true")}))
+
+
+def _apply_quirks(fields: Mapping[str, Raw], quirks: Quirks) -> dict[str, Raw]:
+    for name in quirks.require:
+        if name not in fields:
+            raise RequestError(
+                ErrorType.INVALID_REQUEST, f"'{name}' is required by this route's provider. Please set it.", param=name
+            )
+    renamed = dict(quirks.rename)
+    result = {renamed.get(name, name): value for name, value in fields.items() if name not in quirks.drop}
+    if quirks.temperature_scale != 1.0 and "temperature" in result:
+        temperature = msgspec.json.decode(result["temperature"])
+        if isinstance(temperature, int | float):
+            result["temperature"] = Raw(msgspec.json.encode(temperature * quirks.temperature_scale))
+    return result
+
+
+# --- usage ------------------------------------------------------------------------------------------------------
+
+
+class _InputDetails(Struct):
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    audio_tokens: int | None = None
+
+
+class _OutputDetails(Struct):
+    reasoning_tokens: int | None = None
+    audio_tokens: int | None = None
+
+
+class _Usage(Struct):
+    """`usage` of chat completions, completions and embeddings; `prompt_cache_hit_tokens` is DeepSeek's."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _InputDetails | None = None
+    completion_tokens_details: _OutputDetails | None = None
+    prompt_cache_hit_tokens: int | None = None
+
+
+_NO_INPUT_DETAILS = _InputDetails()
+_NO_OUTPUT_DETAILS = _OutputDetails()
+
+
+def _usage(reported: _Usage | None) -> Usage | None:
+    if reported is None or (reported.prompt_tokens is None and reported.completion_tokens is None):
+        return None
+    of_input = reported.prompt_tokens_details or _NO_INPUT_DETAILS
+    of_output = reported.completion_tokens_details or _NO_OUTPUT_DETAILS
+    cached = of_input.cached_tokens
+    return Usage(
+        input_tokens=reported.prompt_tokens,
+        output_tokens=reported.completion_tokens,
+        cache_read_tokens=reported.prompt_cache_hit_tokens if cached is None else cached,
+        cache_write_tokens=of_input.cache_write_tokens,
+        reasoning_tokens=of_output.reasoning_tokens,
+        input_audio_tokens=of_input.audio_tokens,
+        output_audio_tokens=of_output.audio_tokens,
+    )
+
+
+# --- whole replies ----------------------------------------------------------------------------------------------
+
+
+class _Choice(Struct):
+    finish_reason: str | None = None
+
+
+class _ChatReply(Struct):
+    choices: list[_Choice]
+    id: str | None = None
+    model: str | None = None
+    usage: _Usage | None = None
+
+
+class _EmbeddingsReply(Struct):
+    data: list[Raw]
+    id: str | None = None
+    model: str | None = None
+    usage: _Usage | None = None
+
+
+class _ContentMessage(Struct):
+    content: str | None = None
+
+
+class _ContentChoice(Struct):
+    message: _ContentMessage | None = None
+    text: str | None = None
+
+
+class _ContentReply(Struct):
+    choices: list[_ContentChoice] = []
+
+
+_T = TypeVar("_T")
+
+
+def _read(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
+    try:
+        return decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise UpstreamError(
+            ErrorType.UNREADABLE_REPLY, "The provider's reply is not the JSON that its API documents."
+        ) from error
+
+
+_CHAT_REPLY = msgspec.json.Decoder(_ChatReply)
+_EMBEDDINGS_REPLY = msgspec.json.Decoder(_EmbeddingsReply)
+_CONTENT_REPLY = msgspec.json.Decoder(_ContentReply)
+
+
+def chat_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:
+    """Read what is measured from a chat or text completion; the body itself is forwarded untouched."""
+    reply = _read(_CHAT_REPLY, body)
+    usage = _usage(reply.usage)
+    return ModelReply(
+        body=body,
+        usage=usage,
+        response_model=reply.model,
+        response_id=reply.id,
+        finish_reasons=tuple(choice.finish_reason for choice in reply.choices if choice.finish_reason),
+        output_chars=_content_chars(body) if usage is None else 0,
+    )
+
+
+def _content_chars(body: bytes) -> int:
+    try:
+        reply = _CONTENT_REPLY.decode(body)
+    except msgspec.MsgspecError:
+        return len(body)
+    return sum(len(choice.text or (choice.message and choice.message.content) or "") for choice in reply.choices)
+
+
+def embeddings_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:
+    """Read what is measured from embeddings; their output tokens are 0, since nothing is generated."""
+    reply = _read(_EMBEDDINGS_REPLY, body)
+    usage = _usage(reply.usage)
+    if usage is not None:
+        usage = msgspec.structs.replace(usage, output_tokens=0)
+    return ModelReply(body=body, usage=usage, response_model=reply.model, response_id=reply.id)
+
+
+# --- streams ----------------------------------------------------------------------------------------------------
+
+
+class _Delta(Struct):
+    content: str | None = None
+    reasoning_content: str | None = None
+
+
+class _StreamChoice(Struct):
+    delta: _Delta | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class _GroqExtra(Struct):
+    usage: _Usage | None = None
+
+
+class _Chunk(Struct):
+    id: str | None = None
+    model: str | None = None
+    choices: list[_StreamChoice] | None = None
+    usage: _Usage | None = None
+    error: Raw = Raw()
+    x_groq: _GroqExtra | None = None
+
+
+class _ErrorBody(Struct):
+    message: str | None = None
+
+
+_CHUNK = msgspec.json.Decoder(_Chunk)
+
+
+def stream_error(data: bytes) -> UpstreamError:
+    """The error that a provider sent inside a stream, in any dialect that words it `{"error": {"message": ...}}`."""
+    message = "The provider reported an error inside its stream."
+    try:
+        body = msgspec.json.decode(data, type=dict[str, Raw])
+        message = msgspec.json.decode(body["error"], type=_ErrorBody).message or message
+    except (msgspec.MsgspecError, KeyError):
+        pass
+    return UpstreamError(ErrorType.STREAM_ERROR, message)
+
+
+class OpenAIStream:
+    """Forwards chunks as they came and reads usage, finish and content length from each (about 1 us a chunk).
+
+    The usage chunk that the gateway asked for is withheld from callers who did not.
+    """
+
+    def __init__(self, request: ModelRequest, endpoint: Endpoint) -> None:
+        self.summary = StreamSummary()
+        self._keep_usage_chunk = request.include_usage or not endpoint.quirks.stream_options
+
+    def feed(self, event: StreamEvent) -> bytes:
+        """Forward one event; raises UpstreamError for an error event and for data that is no JSON object."""
+        summary = self.summary
+        data = event.data
+        if data == b"[DONE]":
+            summary.finished = True
+            return b""
+        if not data:
+            return b""
+        chunk = _read(_CHUNK, data)
+        if chunk.error and chunk.error != b"null":
+            raise stream_error(data)
+        if summary.response_id is None:
+            summary.response_id = chunk.id
+            summary.response_model = chunk.model
+        reported = chunk.usage or (chunk.x_groq.usage if chunk.x_groq else None)
+        if reported is not None:
+            # Some providers report a running total in every chunk: the last one stands.
+            summary.usage = _usage(reported) or summary.usage
+        if not chunk.choices:
+            return event.raw if reported is None or self._keep_usage_chunk else b""
+        for choice in chunk.choices:
+            if choice.delta is not None:
+                summary.output_chars += len(choice.delta.content or "") + len(choice.delta.reasoning_content or "")
+            elif choice.text:
+                summary.output_chars += len(choice.text)
+            if choice.finish_reason:
+                summary.finish_reasons += (choice.finish_reason,)
+                summary.finished = True
+        return event.raw
+
+    def close(self) -> bytes:
+        """Nothing is held back, so nothing is left."""
+        return b""
+
+
+DIALECT = Dialect(
+    name="openai",
+    codecs={
+        Operation.CHAT: Codec(to_wire=to_wire, from_wire=chat_from_wire, open_stream=OpenAIStream),
+        Operation.COMPLETIONS: Codec(to_wire=to_wire, from_wire=chat_from_wire, open_stream=OpenAIStream),
+        Operation.EMBEDDINGS: Codec(to_wire=to_wire, from_wire=embeddings_from_wire),
+    },
+)

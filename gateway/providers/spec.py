@@ -1,0 +1,210 @@
+"""What a dialect and a provider are: tables of pure functions and plain values.
+
+A dialect is a wire format. For each operation it has a `Codec`: how a request is written, how a whole reply is read,
+and how a stream is translated. A provider is a row that joins a dialect with a base URL, a way to authenticate and a
+configuration Struct. Adding a provider that speaks a known dialect is a row; adding a dialect is one file.
+
+Functions of a codec raise `RequestError` when the request cannot be expressed in the dialect, and `UpstreamError` with
+`UNREADABLE_REPLY` when the reply is not what the vendor documents.
+"""
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from gateway.types.errors import ErrorType
+from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent, StreamSummary, WireRequest
+from gateway.types.route import Operation, RouteType
+from gateway.types.secret import Secret
+
+
+class Framing(StrEnum):
+    """How an upstream cuts its stream into events."""
+
+    SSE = "sse"
+    NDJSON = "ndjson"
+    AWS_EVENT_STREAM = "aws_event_stream"
+    JSON_ARRAY = "json_array"
+
+
+class HeaderAuth(Struct, frozen=True, kw_only=True):
+    """Credential headers that do not change, such as `authorization: Bearer ...`. No header: an open upstream."""
+
+    headers: tuple[tuple[str, Secret], ...] = ()
+
+
+class EntraAuth(Struct, frozen=True, kw_only=True):
+    """A Microsoft Entra ID token by the client-credentials flow."""
+
+    tenant_id: str
+    client_id: str
+    client_secret: Secret
+    scope: str = "https://cognitiveservices.azure.com/.default"
+    authority: str = "https://login.microsoftonline.com"
+
+
+class GoogleAuth(Struct, frozen=True, kw_only=True):
+    """A Google OAuth token from a service account's JSON, or from the machine's default credentials when None."""
+
+    service_account: Secret | None = None
+    scope: str = "https://www.googleapis.com/auth/cloud-platform"
+    token_url: str = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address, not a secret
+
+
+class AwsAuth(Struct, frozen=True, kw_only=True):
+    """AWS Signature Version 4, from static keys, an assumed role, or the default chain."""
+
+    region: str
+    service: str = "bedrock"
+    access_key_id: str | None = None
+    secret_access_key: Secret | None = None
+    session_token: Secret | None = None
+    role_arn: str | None = None
+    session_length_s: int = 900
+    sts_url: str | None = None
+
+
+class OAuthClientAuth(Struct, frozen=True, kw_only=True):
+    """A bearer token by OAuth's client-credentials flow (Databricks machine-to-machine)."""
+
+    token_url: str
+    client_id: str
+    client_secret: Secret
+    scope: str = "all-apis"
+
+
+Auth = HeaderAuth | EntraAuth | GoogleAuth | AwsAuth | OAuthClientAuth
+
+
+class Quirks(Struct, frozen=True, kw_only=True):
+    """Differences between providers of one dialect, as data."""
+
+    stream_options: bool = True
+    """The provider knows `stream_options.include_usage`; others report usage unasked, or never."""
+    send_model: bool = True
+    """The model goes into the body (Azure has it in the path)."""
+    drop: tuple[str, ...] = ()
+    """Top-level request fields that the provider refuses."""
+    rename: tuple[tuple[str, str], ...] = ()
+    """Top-level request fields that the provider spells differently: (ours, theirs)."""
+    temperature_scale: float = 1.0
+    """Factor from the canonical range 0 to 2 to the provider's."""
+    require: tuple[str, ...] = ()
+    """Top-level request fields without which the provider fails."""
+
+
+class Endpoint(Struct, frozen=True, kw_only=True):
+    """A provider account for one model: which dialect it speaks, where to send, with what fixed headers.
+
+    `options` is the provider's own Struct of values that only its dialect reads (an API version, a deployment).
+    """
+
+    provider: str
+    dialect: "Dialect"
+    base_url: str
+    """Without a trailing slash."""
+    model: str
+    auth: Auth = HeaderAuth()
+    headers: tuple[tuple[str, str], ...] = ()
+    quirks: Quirks = Quirks()
+    options: Struct | None = None
+
+
+class StreamTranslator(Protocol):
+    """Turns the events of one upstream stream into bytes for the caller. One instance a stream, no I/O.
+
+    Concatenating everything returned gives a canonical SSE stream without its final `data: [DONE]`, which the surface
+    writes. `summary` is complete once `close` has returned.
+    """
+
+    summary: StreamSummary
+
+    def feed(self, event: StreamEvent) -> bytes:
+        """The complete SSE events to forward for `event`; empty when there is nothing to say."""
+        ...
+
+    def close(self) -> bytes:
+        """The last events to forward, after the upstream's end."""
+        ...
+
+
+ToWire = Callable[[ModelRequest, Endpoint], WireRequest]
+FromWire = Callable[[bytes, ModelRequest, Endpoint], ModelReply]
+OpenStream = Callable[[ModelRequest, Endpoint], StreamTranslator]
+
+
+class Codec(Struct, frozen=True, kw_only=True):
+    """How one operation crosses the wire in one dialect. `open_stream` is None where the vendor has no stream."""
+
+    to_wire: ToWire
+    from_wire: FromWire
+    open_stream: OpenStream | None = None
+
+
+class Fault(Struct, frozen=True, kw_only=True):
+    """What an upstream's error body says: public text, and a cause when the body knows better than the status."""
+
+    message: str
+    error_type: ErrorType | None = None
+    param: str | None = None
+
+
+def default_fault(status: int, body: bytes) -> Fault:
+    """The fault of an error body in any of the usual JSON shapes: `error.message`, `error`, `message`, `detail`.
+
+    Covers what the MLflow gateway showed to callers; other bodies give a text that names only the status, because an
+    unknown body may hold anything.
+    """
+    try:
+        parsed = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Fault(message=f"The provider answered with status {status}.")
+    # Some vendors (Gemini in streams) wrap the object into a list.
+    if isinstance(parsed, list) and parsed:
+        parsed = parsed[0]
+    if isinstance(parsed, dict):
+        error = parsed.get("error")
+        if isinstance(error, dict) and isinstance(error.get("message"), str):
+            param = error.get("param")
+            return Fault(message=error["message"], param=param if isinstance(param, str) else None)
+        for candidate in (error, parsed.get("message"), parsed.get("detail")):
+            if isinstance(candidate, str) and candidate:
+                return Fault(message=candidate)
+    return Fault(message=f"The provider answered with status {status}.")
+
+
+class Dialect(Struct, frozen=True, kw_only=True):
+    """A wire format: its codecs by operation, its framing, and how it words errors.
+
+    `fault(status, body)` reads an error body.
+    """
+
+    name: str
+    codecs: Mapping[Operation, Codec]
+    framing: Framing = Framing.SSE
+    fault: Callable[[int, bytes], Fault] = default_fault
+
+
+class Provider(Struct, frozen=True, kw_only=True):
+    """A vendor: what its configuration looks like and how an account of it becomes an endpoint.
+
+    Args:
+        name: as written in the configuration: lower case, underscores or hyphens as its vendor has them.
+        gen_ai_name: the value of `gen_ai.provider.name` (the conventions' list, else our name).
+        config: the Struct that `model.config` is decoded into, unknown fields refused.
+        connect: (config, model) to an `Endpoint`; it picks the dialect, which for some vendors depends on the model.
+        config_required: False where a config without any key is usable.
+        check: (config, model, route type); raises ValueError for what the fields alone cannot refuse.
+        aliases: other spellings accepted in the configuration.
+    """
+
+    name: str
+    gen_ai_name: str
+    config: type[Struct]
+    connect: Callable[[Any, str], Endpoint]
+    config_required: bool = True
+    aliases: tuple[str, ...] = ()
+    check: Callable[[Any, str, RouteType], None] | None = None

@@ -1,0 +1,279 @@
+"""The catalogue: every metric that the gateway emits, with its kind, unit, labels, buckets, help and stability.
+
+The registry is built from this table, docs/instrumentation.md is generated from it, and dashboards and rules may only
+name what stands here. Label values are configured names or enums: nothing that a caller sends becomes one.
+
+Names ending in `_total` are counters. `gen_ai_*` follow the OpenTelemetry GenAI semantic conventions.
+"""
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+
+class Kind(StrEnum):
+    """A Prometheus metric type."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+class Stability(StrEnum):
+    """What a user may rely on: stable names change only with a major version."""
+
+    STABLE = "stable"
+    EXPERIMENTAL = "experimental"
+
+
+class Metric(Struct, frozen=True, kw_only=True):
+    """One metric family. `name` is as scraped, unit last; `buckets` are upper bounds of histograms."""
+
+    name: str
+    kind: Kind
+    help: str
+    unit: str = ""
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    stability: Stability = Stability.STABLE
+    max_series: int = 2_000
+    """Label combinations kept apart; what comes after is counted under `_other`."""
+
+
+DURATION_BUCKETS_S = tuple(round(0.01 * 2**i, 2) for i in range(16))
+"""The convention's 14 (0.01 to 81.92), and two more for reasoning models."""
+FIRST_CHUNK_BUCKETS_S = (
+    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.01, 1.5, 2.5, 5.01, 7.5, 10.01, 20.01, 40.01,
+)  # fmt: skip
+"""Dense from 0.1 to 0.5 s, where p50 lives; no integer bounds, since Prometheus 3 rewrites those."""
+CHUNK_BUCKETS_S = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.3, 0.75, 2.5)
+OVERHEAD_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.01)
+TOKEN_BUCKETS = tuple(float(4**i) + 0.5 for i in range(14))
+
+_GEN_AI_LABELS = (
+    "gen_ai_operation_name",
+    "gen_ai_provider_name",
+    "gen_ai_request_model",
+    "gen_ai_response_model",
+    "server_address",
+    "error_type",
+    "route",
+)
+
+REQUESTS = Metric(
+    name="gateway_requests_total",
+    kind=Kind.COUNTER,
+    help="Caller requests that ended, refusals included.",
+    labels=("route", "route_type", "team", "outcome", "error_type"),
+)
+REQUEST_DURATION = Metric(
+    name="gateway_request_duration_seconds",
+    kind=Kind.HISTOGRAM,
+    unit="seconds",
+    help="From a request's arrival to its last byte, for every outcome.",
+    labels=("route", "route_type", "outcome"),
+    buckets=(0.0025, 0.005, *DURATION_BUCKETS_S),
+)
+REQUESTS_IN_FLIGHT = Metric(
+    name="gateway_requests_in_flight",
+    kind=Kind.GAUGE,
+    help="Caller requests being served now.",
+    labels=("route",),
+)
+OVERHEAD = Metric(
+    name="gateway_overhead_seconds",
+    kind=Kind.HISTOGRAM,
+    unit="seconds",
+    help="What the gateway itself added to a request, by phase; waiting for the provider and the caller excluded.",
+    labels=("route", "phase"),
+    buckets=OVERHEAD_BUCKETS_S,
+)
+OPERATION_DURATION = Metric(
+    name="gen_ai_client_operation_duration_seconds",
+    kind=Kind.HISTOGRAM,
+    unit="seconds",
+    help="Duration of one attempt at a provider, streams to their last chunk.",
+    labels=_GEN_AI_LABELS,
+    buckets=DURATION_BUCKETS_S,
+)
+TIME_TO_FIRST_CHUNK = Metric(
+    name="gen_ai_client_operation_time_to_first_chunk_seconds",
+    kind=Kind.HISTOGRAM,
+    unit="seconds",
+    help="From the start of a streamed attempt to its first chunk.",
+    labels=_GEN_AI_LABELS,
+    buckets=FIRST_CHUNK_BUCKETS_S,
+)
+TIME_PER_OUTPUT_CHUNK = Metric(
+    name="gen_ai_client_operation_time_per_output_chunk_seconds",
+    kind=Kind.HISTOGRAM,
+    unit="seconds",
+    help="Mean time between output tokens of a stream: (last chunk - first chunk) / (output tokens - 1).",
+    labels=_GEN_AI_LABELS,
+    buckets=CHUNK_BUCKETS_S,
+)
+TOKEN_USAGE = Metric(
+    name="gen_ai_client_token_usage",
+    kind=Kind.HISTOGRAM,
+    unit="tokens",
+    help="Tokens of one attempt by type; for percentiles, use gateway_tokens_total for sums.",
+    labels=(*_GEN_AI_LABELS, "gen_ai_token_type"),
+    buckets=TOKEN_BUCKETS,
+)
+ATTEMPTS = Metric(
+    name="gateway_attempts_total",
+    kind=Kind.COUNTER,
+    help="Attempts at providers that ended: first tries, retries and fallbacks.",
+    labels=("route", "provider", "model", "kind", "outcome", "error_type"),
+)
+TOKENS = Metric(
+    name="gateway_tokens_total",
+    kind=Kind.COUNTER,
+    unit="tokens",
+    help="Tokens by type; cache_read, cache_write and reasoning are parts of input and output: do not add them.",
+    labels=("route", "team", "provider", "model", "type", "source"),
+)
+COST = Metric(
+    name="gateway_cost_usd_total",
+    kind=Kind.COUNTER,
+    unit="usd",
+    help="Cost of ended attempts in US dollars: our price book times reported usage; basis says how sure.",
+    labels=("route", "team", "provider", "model", "basis"),
+)
+UNPRICED_TOKENS = Metric(
+    name="gateway_unpriced_tokens_total",
+    kind=Kind.COUNTER,
+    unit="tokens",
+    help="Tokens of attempts whose price is not known. They are missing from gateway_cost_usd_total.",
+    labels=("provider", "model"),
+)
+PRICE_TABLE_AGE = Metric(
+    name="gateway_price_table_age_seconds",
+    kind=Kind.GAUGE,
+    unit="seconds",
+    help="Age of the price data in use.",
+)
+BUDGET_LIMIT = Metric(
+    name="gateway_budget_limit_usd",
+    kind=Kind.GAUGE,
+    unit="usd",
+    help="A budget's limit in its present window.",
+    labels=("budget", "scope", "window"),
+)
+BUDGET_SPENT = Metric(
+    name="gateway_budget_spent_usd",
+    kind=Kind.GAUGE,
+    unit="usd",
+    help="Committed spend of a budget in its present window.",
+    labels=("budget", "scope", "window"),
+)
+BUDGET_HELD = Metric(
+    name="gateway_budget_held_usd",
+    kind=Kind.GAUGE,
+    unit="usd",
+    help="Money reserved for requests in flight under a budget.",
+    labels=("budget", "scope", "window"),
+)
+BUDGET_RESETS = Metric(
+    name="gateway_budget_resets_timestamp_seconds",
+    kind=Kind.GAUGE,
+    unit="seconds",
+    help="When a budget's present window ends, seconds since the epoch.",
+    labels=("budget", "scope", "window"),
+)
+CIRCUIT_STATE = Metric(
+    name="gateway_provider_circuit_state",
+    kind=Kind.GAUGE,
+    help="Circuit breaker of a target: 0 closed, 1 half open, 2 open.",
+    labels=("provider", "model"),
+)
+RATELIMIT_REMAINING = Metric(
+    name="gateway_provider_ratelimit_remaining",
+    kind=Kind.GAUGE,
+    help="What a provider's last answer said is left of its rate limit (kind: requests or tokens).",
+    labels=("provider", "model", "kind"),
+)
+LEDGER_COMMIT = Metric(
+    name="gateway_ledger_commit_seconds",
+    kind=Kind.HISTOGRAM,
+    unit="seconds",
+    help="Duration of one ledger commit.",
+    buckets=OVERHEAD_BUCKETS_S,
+)
+LEDGER_PENDING = Metric(
+    name="gateway_ledger_pending_entries",
+    kind=Kind.GAUGE,
+    help="Ledger entries that wait for their commit.",
+)
+LEDGER_ERRORS = Metric(
+    name="gateway_ledger_errors_total",
+    kind=Kind.COUNTER,
+    help="Ledger commits that failed and are tried again.",
+)
+LEDGER_ORPHANS = Metric(
+    name="gateway_ledger_orphans_total",
+    kind=Kind.COUNTER,
+    help="Holds of a crashed process that were charged at the next start.",
+)
+SPANS_DROPPED = Metric(
+    name="gateway_telemetry_spans_dropped_total",
+    kind=Kind.COUNTER,
+    help="Spans that were not exported, by reason (queue_full, export_failed, shutdown).",
+    labels=("reason",),
+)
+SPANS_EXPORTED = Metric(
+    name="gateway_telemetry_spans_exported_total",
+    kind=Kind.COUNTER,
+    help="Spans that the exporter accepted.",
+)
+LOG_LINES_DROPPED = Metric(
+    name="gateway_telemetry_log_lines_dropped_total",
+    kind=Kind.COUNTER,
+    help="Request log lines that were not written, by reason (queue_full, write_failed, shutdown).",
+    labels=("reason",),
+)
+QUEUE_SIZE = Metric(
+    name="gateway_telemetry_queue_size",
+    kind=Kind.GAUGE,
+    help="Records that wait in a telemetry queue (queue: spans or log).",
+    labels=("queue",),
+)
+SINK_ERRORS = Metric(
+    name="gateway_sink_errors_total",
+    kind=Kind.COUNTER,
+    help="Records that a sink failed to take; serving is not affected.",
+    labels=("sink",),
+)
+LABEL_OVERFLOW = Metric(
+    name="gateway_metric_label_overflow_total",
+    kind=Kind.COUNTER,
+    help="Observations counted under _other since a family reached its cap of label combinations.",
+    labels=("family",),
+)
+EVENT_LOOP_LAG = Metric(
+    name="gateway_event_loop_lag_seconds",
+    kind=Kind.HISTOGRAM,
+    unit="seconds",
+    help="How late the event loop ran a timer, sampled twice a second.",
+    buckets=OVERHEAD_BUCKETS_S,
+)
+BUILD_INFO = Metric(
+    name="gateway_build_info",
+    kind=Kind.GAUGE,
+    help="Always 1; the labels say what runs.",
+    labels=("version", "python"),
+)
+CONFIG_RELOAD_SUCCESSFUL = Metric(
+    name="gateway_config_last_reload_successful",
+    kind=Kind.GAUGE,
+    help="1 when the last reload of the configuration took effect, 0 when it was refused.",
+)
+CONFIG_RELOAD_TIMESTAMP = Metric(
+    name="gateway_config_last_reload_success_timestamp_seconds",
+    kind=Kind.GAUGE,
+    unit="seconds",
+    help="When the configuration in use was loaded, seconds since the epoch.",
+)
+
+CATALOGUE: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+"""Every family, in the order of this file."""

@@ -1,0 +1,76 @@
+"""The canonical request and reply that dialects translate to and from, and the wire request that goes upstream.
+
+Canonical means OpenAI's JSON: chat completions, completions, embeddings. A request keeps its top-level members as raw
+bytes, so that a provider of the same dialect gets every value exactly as the caller wrote it.
+"""
+
+from msgspec import Raw, Struct
+
+from gateway.types.route import Operation
+from gateway.types.usage import Usage
+
+
+class ModelRequest(Struct, frozen=True, kw_only=True):
+    """What a caller asks, in canonical form (or, for a passthrough operation, in the vendor's own).
+
+    `fields` are the top-level JSON members, byte for byte; `stream` and `include_usage` are read from them once.
+    `created` (seconds since the epoch) and `request_id` are for replies of vendors that send none.
+    `path_suffix` is the part of a vendor's path that the operation does not fix, such as `:countTokens`.
+    """
+
+    operation: Operation
+    fields: dict[str, Raw]
+    created: int = 0
+    request_id: str = ""
+    stream: bool = False
+    include_usage: bool = False
+    path_suffix: str = ""
+
+
+class WireRequest(Struct, frozen=True, kw_only=True):
+    """One HTTP request for an upstream. `headers` hold no credential: `gateway.upstream` adds it when it sends."""
+
+    url: str
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = (("content-type", "application/json"),)
+    method: str = "POST"
+
+
+class ModelReply(Struct, frozen=True, kw_only=True):
+    """A whole reply: canonical JSON bytes, and the facts that are measured and priced.
+
+    `output_chars` counts generated characters; it is filled only where `usage` is None, to estimate from.
+    """
+
+    body: bytes
+    usage: Usage | None = None
+    response_model: str | None = None
+    response_id: str | None = None
+    finish_reasons: tuple[str, ...] = ()
+    output_chars: int = 0
+
+
+class StreamEvent(Struct, frozen=True):
+    """One decoded event of an upstream's stream.
+
+    `data` is the payload (of an SSE event, its data lines joined); `raw` the bytes as they came, its end included.
+    """
+
+    data: bytes
+    raw: bytes
+    name: str = ""
+
+
+class StreamSummary(Struct, kw_only=True):
+    """What a stream has told so far. A translator fills it while it feeds; nobody else writes it.
+
+    `output_chars` counts generated characters seen, so that an abandoned stream can be estimated.
+    """
+
+    usage: Usage | None = None
+    response_model: str | None = None
+    response_id: str | None = None
+    finish_reasons: tuple[str, ...] = ()
+    output_chars: int = 0
+    finished: bool = False
+    """The provider has said that the reply is complete."""
