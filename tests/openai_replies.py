@@ -110,8 +110,7 @@ def openai_stream(
     `done=False` leaves out [DONE].
     """
     pieces: list[bytes | asyncio.Event] = [_chunk(model, {"role": "assistant", "content": ""}, None)]
-    for text in texts:
-        pieces.append(text if isinstance(text, asyncio.Event) else _chunk(model, {"content": text}, None))
+    pieces += [text if isinstance(text, asyncio.Event) else _chunk(model, {"content": text}, None) for text in texts]
     pieces.append(_chunk(model, {}, finish_reason))
     if usage is not None:
         pieces.append(sse(_body("chat.completion.chunk", "chatcmpl-test", model, [], usage)))

@@ -25,12 +25,14 @@ from tests.upstream import (
 
 @pytest.fixture
 async def upstream() -> AsyncIterator[ScriptedUpstream]:
+    """The server under test."""
     async with ScriptedUpstream() as server:
         yield server
 
 
 @pytest.fixture
 async def client(upstream: ScriptedUpstream) -> AsyncIterator[httpx.AsyncClient]:
+    """A real HTTP client."""
     async with httpx.AsyncClient(base_url=upstream.url, trust_env=False) as client:
         yield client
 
@@ -51,6 +53,7 @@ async def test_records_what_arrived(upstream: ScriptedUpstream, client: httpx.As
 
 
 async def chunks() -> AsyncIterator[bytes]:
+    """A body without a known length."""
     yield b"a"
     yield b"b"
 
@@ -75,10 +78,13 @@ async def test_failing_reply_function_fails_the_test() -> None:
     def wrong(request: object) -> BytesReply:
         raise LookupError("in the script")
 
-    with pytest.raises(LookupError, match="in the script"):
+    async def use() -> None:
         async with ScriptedUpstream() as upstream, httpx.AsyncClient(trust_env=False) as client:
             upstream.always(wrong)
             assert (await client.get(upstream.url)).status_code == 500
+
+    with pytest.raises(LookupError, match="in the script"):
+        await use()
 
 
 async def test_gates_order_a_stream(upstream: ScriptedUpstream, client: httpx.AsyncClient) -> None:

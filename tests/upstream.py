@@ -18,7 +18,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 from urllib.parse import urlsplit
 
 from tests.replies import (
@@ -69,8 +69,7 @@ class _Connection(asyncio.Protocol):
         self.gone = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
         self.number = self._upstream._opened(self)
         self.task = asyncio.ensure_future(self._serve())
 
@@ -236,6 +235,6 @@ class ScriptedUpstream:
             return source
         try:
             return source(request)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the test shall see it
             self._failures.append(error)
             return json_reply({"error": {"message": f"scripted upstream: {error!r}"}}, status=500)

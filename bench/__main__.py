@@ -1,0 +1,65 @@
+"""`python -m bench`: measure the gateway of this checkout and write RESULTS.md and results.json beside this file."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import tempfile
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from bench.report import Results, describe_machine, markdown
+from bench.rounds import FULL, QUICK, Rounds
+from bench.variants import ROOT, Variant, checkout, floor, gateway, write_config
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help="about 30 s: shows a large change, no fine one")
+    parser.add_argument(
+        "--compare", metavar="REF", help="measure another git ref beside this checkout, in the same rounds"
+    )
+    parser.add_argument("--floor-only", action="store_true", help="no gateway: checks the harness and the machine")
+    parser.add_argument("--out", type=Path, default=ROOT / "bench", help="folder of RESULTS.md and results.json")
+    return parser.parse_args(words)
+
+
+def main() -> None:
+    """Measure and write."""
+    options = parse(sys.argv[1:])
+    plan = QUICK if options.quick else FULL
+    machine = describe_machine(shlex.join(["python", "-m", "bench", *sys.argv[1:]]), datetime.now(UTC))
+    pairs: list[tuple[str, str]] = []
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-bench-")))
+        rounds = stack.enter_context(Rounds(plan, folder))
+        config = write_config(folder, rounds.upstream)
+        variants: list[Variant] = [floor(rounds.upstream)]
+        if not options.floor_only:
+            off, on = (gateway(config, telemetry=telemetry) for telemetry in (False, True))
+            variants += [off, on]
+            pairs.append((on.name, off.name))
+        if options.compare:
+            tree = stack.enter_context(checkout(options.compare))
+            for new in variants[1:]:
+                old = gateway(config, telemetry=new.sink, cwd=tree, label=options.compare)
+                variants.append(old)
+                pairs.append((new.name, old.name))
+        rounds.start(variants)
+        figures = uvloop.run(rounds.measure())
+    results = Results(machine, figures)
+    options.out.mkdir(parents=True, exist_ok=True)
+    page = markdown(results, pairs)
+    (options.out / "RESULTS.md").write_text(page)
+    (options.out / "results.json").write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
+    print(page)
+
+
+if __name__ == "__main__":
+    main()
