@@ -9,74 +9,38 @@ Functions of a codec raise `RequestError` when the request cannot be expressed i
 """
 
 from collections.abc import Callable, Mapping
-from enum import StrEnum
 from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct
 
+from gateway.types.auth import Auth, AwsAuth, EntraAuth, GoogleAuth, HeaderAuth, OAuthClientAuth
 from gateway.types.errors import ErrorType
-from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent, StreamSummary, WireRequest
+from gateway.types.model_io import Framing, ModelReply, ModelRequest, StreamEvent, StreamSummary, WireRequest
 from gateway.types.route import Operation, RouteType
-from gateway.types.secret import Secret
 
-
-class Framing(StrEnum):
-    """How an upstream cuts its stream into events."""
-
-    SSE = "sse"
-    NDJSON = "ndjson"
-    AWS_EVENT_STREAM = "aws_event_stream"
-    JSON_ARRAY = "json_array"
-
-
-class HeaderAuth(Struct, frozen=True, kw_only=True):
-    """Credential headers that do not change, such as `authorization: Bearer ...`. No header: an open upstream."""
-
-    headers: tuple[tuple[str, Secret], ...] = ()
-
-
-class EntraAuth(Struct, frozen=True, kw_only=True):
-    """A Microsoft Entra ID token by the client-credentials flow."""
-
-    tenant_id: str
-    client_id: str
-    client_secret: Secret
-    scope: str = "https://cognitiveservices.azure.com/.default"
-    authority: str = "https://login.microsoftonline.com"
-
-
-class GoogleAuth(Struct, frozen=True, kw_only=True):
-    """A Google OAuth token from a service account's JSON, or from the machine's default credentials when None."""
-
-    service_account: Secret | None = None
-    scope: str = "https://www.googleapis.com/auth/cloud-platform"
-    token_url: str = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address, not a secret
-
-
-class AwsAuth(Struct, frozen=True, kw_only=True):
-    """AWS Signature Version 4, from static keys, an assumed role, or the default chain."""
-
-    region: str
-    service: str = "bedrock"
-    access_key_id: str | None = None
-    secret_access_key: Secret | None = None
-    session_token: Secret | None = None
-    role_arn: str | None = None
-    session_length_s: int = 900
-    sts_url: str | None = None
-
-
-class OAuthClientAuth(Struct, frozen=True, kw_only=True):
-    """A bearer token by OAuth's client-credentials flow (Databricks machine-to-machine)."""
-
-    token_url: str
-    client_id: str
-    client_secret: Secret
-    scope: str = "all-apis"
-
-
-Auth = HeaderAuth | EntraAuth | GoogleAuth | AwsAuth | OAuthClientAuth
+# What a provider's file needs is here; the ways to authenticate and to frame live in `types`, since `upstream` acts on
+# them and must not know providers.
+__all__ = [
+    "Auth",
+    "AwsAuth",
+    "Codec",
+    "Dialect",
+    "Endpoint",
+    "EntraAuth",
+    "Fault",
+    "Framing",
+    "FromWire",
+    "GoogleAuth",
+    "HeaderAuth",
+    "OAuthClientAuth",
+    "OpenStream",
+    "Provider",
+    "Quirks",
+    "StreamTranslator",
+    "ToWire",
+    "default_fault",
+]
 
 
 class Quirks(Struct, frozen=True, kw_only=True):
@@ -92,6 +56,8 @@ class Quirks(Struct, frozen=True, kw_only=True):
     """Top-level request fields that the provider spells differently: (ours, theirs)."""
     temperature_scale: float = 1.0
     """Factor from the canonical range 0 to 2 to the provider's."""
+    original_temperature_scale: float | None = None
+    """The factor for requests in the original shape, where that release's differs; None: `temperature_scale`."""
     require: tuple[str, ...] = ()
     """Top-level request fields without which the provider fails."""
 

@@ -4,6 +4,8 @@ Canonical means OpenAI's JSON: chat completions, completions, embeddings. A requ
 bytes, so that a provider of the same dialect gets every value exactly as the caller wrote it.
 """
 
+from enum import StrEnum
+
 from msgspec import Raw, Struct
 
 from gateway.types.route import Operation
@@ -16,6 +18,8 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
     `fields` are the top-level JSON members, byte for byte; `stream` and `include_usage` are read from them once.
     `created` (seconds since the epoch) and `request_id` are for replies of vendors that send none.
     `path_suffix` is the part of a vendor's path that the operation does not fix, such as `:countTokens`.
+    `original_shape` says that the caller used the original surface (MLflow 2.5 to 2.8): its temperature, 0 to 1, stands
+    here doubled, and its defaults are filled in.
     """
 
     operation: Operation
@@ -25,6 +29,7 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
     stream: bool = False
     include_usage: bool = False
     path_suffix: str = ""
+    original_shape: bool = False
 
 
 class WireRequest(Struct, frozen=True, kw_only=True):
@@ -48,6 +53,15 @@ class ModelReply(Struct, frozen=True, kw_only=True):
     response_id: str | None = None
     finish_reasons: tuple[str, ...] = ()
     output_chars: int = 0
+
+
+class Framing(StrEnum):
+    """How an upstream cuts its stream into events."""
+
+    SSE = "sse"
+    NDJSON = "ndjson"
+    AWS_EVENT_STREAM = "aws_event_stream"
+    JSON_ARRAY = "json_array"
 
 
 class StreamEvent(Struct, frozen=True):
