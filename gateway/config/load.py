@@ -1,0 +1,227 @@
+"""From a YAML file to Settings: every refusal names the path of the wrong field and the remedy.
+
+The texts of refusals that the MLflow AI Gateway had are kept word for word; what it silently ignored (unknown keys) is
+refused here. Which providers exist, and what each one's `config` holds, comes in as an argument.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+import yaml
+from msgspec import UNSET, Struct, UnsetType
+
+from gateway.config.errors import ConfigError
+from gateway.config.schema import ConfigFile, ModelFile, RouteFile, TargetFile
+from gateway.config.secrets import resolve_secret
+from gateway.config.settings import Settings
+from gateway.types.route import Route, RouteType, Target, Timeouts
+from gateway.types.secret import Secret
+
+_NAME = re.compile(r"[\w\-\.]+")
+_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `([^`]*)`")
+_MISSING_FIELD = re.compile(r"Object missing required field `([^`]*)`")
+_AT = re.compile(r" - at `\$([^`]*)`$")
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+_T = TypeVar("_T")
+
+
+class ProviderConfig(Protocol):
+    """The part of a provider's description that checking a configuration needs."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def config(self) -> type[Struct]: ...  # noqa: D102
+    @property
+    def config_required(self) -> bool: ...  # noqa: D102
+    @property
+    def check(self) -> Callable[[Any, str, RouteType], None] | None: ...  # noqa: D102
+
+
+ProviderLookup = Callable[[str], ProviderConfig | None]
+"""A provider by the name in the file, whatever its case and hyphens; None for one that does not exist."""
+
+
+def load_file(path: Path, providers: ProviderLookup, environment: Mapping[str, str]) -> Settings:
+    """Read, check and resolve one file.
+
+    Raises:
+        ConfigError: the file is missing, is no YAML, or says something that cannot be.
+    """
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        raise ConfigError("", f"{path} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("", f"{path} cannot be read: {error}") from None
+    return load_text(text, providers, environment, source=str(path))
+
+
+def load_text(
+    text: str, providers: ProviderLookup, environment: Mapping[str, str], source: str = "configuration"
+) -> Settings:
+    """Check and resolve the text of a file; raises ConfigError."""
+    try:
+        # _Loader is PyYAML's safe loader, in C where its wheel has it.
+        document = yaml.load(text, Loader=_Loader)  # noqa: S506
+    except yaml.YAMLError as error:
+        raise ConfigError("", f"The file at {source} is not a valid yaml file: {error}") from None
+    if not isinstance(document, dict):
+        raise ConfigError("", f"{source} must be a mapping with a list of 'routes' or 'endpoints'")
+    return _Loading(providers, environment).settings(document)
+
+
+class _Loading:
+    def __init__(self, providers: ProviderLookup, environment: Mapping[str, str]) -> None:
+        self._providers = providers
+        self._environment = environment
+
+    def settings(self, document: dict[str, Any]) -> Settings:
+        file = self._convert(document, ConfigFile, "")
+        if file.routes is UNSET and file.endpoints is UNSET:
+            raise ConfigError("routes", "the file has no 'routes' and no 'endpoints'; give at least one list")
+        routes = [
+            self._route(item, f"{section}[{index}]", original_shape=section == "routes")
+            for section, items in (("routes", file.routes), ("endpoints", file.endpoints))
+            if not isinstance(items, UnsetType)
+            for index, item in enumerate(items)
+        ]
+        names = [route.name for route in routes]
+        if len(set(names)) != len(names):
+            raise ConfigError(
+                "routes" if file.routes is not UNSET else "endpoints",
+                "Duplicate names found in route configurations. Please remove the duplicate route name from the "
+                "configuration to ensure that route endpoints are created properly.",
+            )
+        return Settings(routes=tuple(routes), telemetry=file.telemetry)
+
+    def _route(self, item: dict[str, Any], path: str, *, original_shape: bool) -> Route:
+        file = self._convert(item, RouteFile, path)
+        if not _NAME.fullmatch(file.name):
+            raise ConfigError(
+                f"{path}.name",
+                "The route name provided contains disallowed characters for a url endpoint. "
+                f"'{file.name}' is invalid. Names cannot contain spaces or any non alphanumeric characters other than "
+                "hyphen and underscore.",
+            )
+        route_type = self._route_type(file, path, original_shape=original_shape)
+        if isinstance(file.model, UnsetType) == isinstance(file.targets, UnsetType):
+            raise ConfigError(f"{path}.model", "give either 'model' or 'targets'")
+        if not isinstance(file.model, UnsetType):
+            model = self._convert(file.model, ModelFile, f"{path}.model")
+            targets = [self._target(model, 1.0, 0, route_type, file.timeouts, f"{path}.model")]
+        else:
+            assert not isinstance(file.targets, UnsetType)
+            targets = []
+            for index, entry in enumerate(file.targets):
+                target_path = f"{path}.targets[{index}]"
+                target = self._convert(entry, TargetFile, target_path)
+                targets.append(
+                    self._target(target, target.weight, target.tier, route_type, file.timeouts, target_path)
+                )
+        if not targets:
+            raise ConfigError(f"{path}.targets", "the list is empty; give at least one target")
+        if file.retries < 0:
+            raise ConfigError(f"{path}.retries", f"{file.retries} is below 0")
+        return Route(
+            name=file.name,
+            route_type=route_type,
+            targets=tuple(targets),
+            original_shape=original_shape,
+            retries=file.retries,
+        )
+
+    def _route_type(self, file: RouteFile, path: str, *, original_shape: bool) -> RouteType:
+        given = {"route_type": file.route_type, "endpoint_type": file.endpoint_type}
+        preferred = "route_type" if original_shape else "endpoint_type"
+        values = {key: value for key, value in given.items() if not isinstance(value, UnsetType)}
+        if len(values) != 1:
+            remedy = "is required" if not values else "stands beside its other spelling; keep one"
+            raise ConfigError(f"{path}.{preferred}", remedy)
+        key, value = next(iter(values.items()))
+        try:
+            return RouteType(value)
+        except ValueError:
+            allowed = ", ".join(RouteType)
+            raise ConfigError(
+                f"{path}.{key}", f"The route_type '{value}' is not supported. Use one of: {allowed}"
+            ) from None
+
+    def _target(
+        self,
+        model: ModelFile | TargetFile,
+        weight: float,
+        tier: int,
+        route_type: RouteType,
+        timeouts: Timeouts | None,
+        path: str,
+    ) -> Target:
+        if model.provider is None:
+            raise ConfigError(f"{path}.provider", "A provider must be provided for each gateway route.")
+        provider = self._providers(model.provider)
+        if provider is None:
+            raise ConfigError(f"{path}.provider", f"The provider '{model.provider}' is not supported.")
+        if model.config is None and provider.config_required:
+            raise ConfigError(
+                f"{path}.config",
+                "A config must be supplied when setting a provider. The provider entry for "
+                f"{model.provider} is incorrect.",
+            )
+        config = self._convert(model.config or {}, provider.config, f"{path}.config")
+        name = model.name or ""
+        if provider.check is not None:
+            try:
+                provider.check(config, name, route_type)
+            except ValueError as error:
+                raise ConfigError(f"{path}.name", str(error)) from None
+        if weight < 0:
+            raise ConfigError(f"{path}.weight", f"{weight} is below 0")
+        return Target(
+            provider=provider.name,
+            model=name,
+            config=config,
+            weight=weight,
+            tier=tier,
+            timeouts=model.timeouts or timeouts or Timeouts(),
+            propagate_trace=model.propagate_trace,
+        )
+
+    def _convert(self, value: Any, type_: type[_T], path: str) -> _T:
+        try:
+            return msgspec.convert(value, type_, dec_hook=self._decode)
+        except msgspec.ValidationError as error:
+            raise _explain(str(error), type_, path) from None
+
+    def _decode(self, type_: type, value: Any) -> Any:
+        if type_ is Secret:
+            return resolve_secret(value, self._environment)
+        raise NotImplementedError(f"no decoder for {type_}")
+
+
+def _explain(text: str, type_: type, path: str) -> ConfigError:
+    """Turn msgspec's words into a path of the file and a remedy."""
+    at = _AT.search(text)
+    inner = at.group(1) if at else ""
+    message = text[: at.start()] if at else text
+    full = f"{path}{inner}" if path else inner.removeprefix(".")
+    if unknown := _UNKNOWN_FIELD.match(message):
+        name = unknown.group(1)
+        message = "unknown field"
+        if not inner and issubclass(type_, Struct):
+            message += f"; allowed here: {', '.join(type_.__struct_encode_fields__)}"
+        return ConfigError(_join(full, name), message)
+    if missing := _MISSING_FIELD.match(message):
+        return ConfigError(_join(full, missing.group(1)), "is required")
+    # A check in a Struct's own __post_init__ begins with the field that it is about.
+    field = message.split(" ", 1)[0].rstrip(";:,")
+    if issubclass(type_, Struct) and not inner and field in type_.__struct_encode_fields__:
+        return ConfigError(_join(full, field), message)
+    return ConfigError(full, message)
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

@@ -1,0 +1,47 @@
+"""Where a key comes from: an environment variable, a file, or the literal text, as in the MLflow AI Gateway."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from gateway.types.secret import Secret
+
+
+def resolve_secret(value: object, environment: Mapping[str, str]) -> Secret:
+    """Resolve one configured key.
+
+    `$NAME` is the environment variable NAME; the path of a file means the file's content, stripped (the original kept
+    a trailing newline, which no provider accepts); anything else is the key itself.
+
+    Raises:
+        ValueError: the value is no string, the variable is unset or empty, or the file is empty or unreadable.
+    """
+    if not isinstance(value, str):
+        raise ValueError(
+            "The api key provided is not a string. Please provide either an environment variable key, a path to a "
+            "file containing the api key, or the api key itself"
+        )
+    if value.startswith("$"):
+        name = value[1:]
+        if not environment.get(name):
+            raise ValueError(f"Environment variable '{name}' is not set")
+        return Secret(environment[name])
+    if not value:
+        raise ValueError("the key is empty; give it as $NAME, as a file's path, or as it is")
+    path = Path(value)
+    if not _is_file(path):
+        return Secret(value)
+    try:
+        text = path.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        raise ValueError("the key file cannot be read") from None
+    if not text:
+        raise ValueError("the key file is empty")
+    return Secret(text)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        # A literal key may be longer than a file name can be, or hold characters that no path has.
+        return False

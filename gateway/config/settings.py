@@ -1,0 +1,17 @@
+"""The configuration in use: checked, resolved, immutable."""
+
+from msgspec import Struct
+
+from gateway.config.schema import TelemetryFile
+from gateway.types.route import Route
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What one configuration file means."""
+
+    routes: tuple[Route, ...]
+    telemetry: TelemetryFile = TelemetryFile()
+
+    def by_name(self) -> dict[str, Route]:
+        """The routes, by name, in the file's order."""
+        return {route.name: route for route in self.routes}

@@ -1,0 +1,1 @@
+"""The one door to the network: connections, timeouts, stream framing, and every failure mapped once."""

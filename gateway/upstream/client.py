@@ -1,0 +1,135 @@
+"""Sending a wire request to its provider, and reading the provider's refusals."""
+
+import email.utils
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Protocol
+
+import httpx
+
+from gateway.providers.spec import Auth, Endpoint, HeaderAuth
+from gateway.types.clock import Clock
+from gateway.types.errors import ErrorType, UpstreamError
+from gateway.types.model_io import WireRequest
+from gateway.types.route import Timeouts
+from gateway.upstream.http_client import PROPAGATE_EXTENSION, TIMEOUTS_EXTENSION, exchange_of
+from gateway.upstream.pool import Exchange, Pool
+
+
+class CredentialSource(Protocol):
+    """Turns an `Auth` into headers at the moment of sending; never blocks the loop."""
+
+    async def headers(self, auth: Auth, wire: WireRequest) -> tuple[tuple[str, str], ...]:
+        """The credential's headers. Raises ServiceError when no credential can be had."""
+        ...
+
+
+class UpstreamClient:
+    """The one way to a provider.
+
+    Args:
+        pool: the connections.
+        credentials: for providers whose credential is not a fixed header.
+        http: an instrumented httpx client over the same pool, where the configuration asks for one.
+    """
+
+    def __init__(
+        self, pool: Pool, credentials: CredentialSource, clock: Clock, http: httpx.AsyncClient | None = None
+    ) -> None:
+        self._pool = pool
+        self._credentials = credentials
+        self._clock = clock
+        self._http = http
+
+    async def send(
+        self,
+        wire: WireRequest,
+        endpoint: Endpoint,
+        timeouts: Timeouts,
+        trace_headers: tuple[tuple[str, str], ...] = (),
+    ) -> Exchange:
+        """Send, and wait for a successful reply's headers.
+
+        Raises UpstreamError for a failed exchange and for every status that is not 2xx, with the provider's own
+        public message; ServiceError when the credential cannot be had.
+        """
+        auth = endpoint.auth
+        if isinstance(auth, HeaderAuth):
+            credential: Iterable[tuple[str, str]] = ((name, secret.reveal()) for name, secret in auth.headers)
+        else:
+            credential = await self._credentials.headers(auth, wire)
+        headers = (*wire.headers, *endpoint.headers, *trace_headers, *credential)
+        if self._http is None:
+            exchange = await self._pool.send(wire.method, wire.url, headers, wire.body, timeouts)
+        else:
+            request = self._http.build_request(
+                wire.method,
+                wire.url,
+                headers=list(headers),
+                content=wire.body,
+                extensions={TIMEOUTS_EXTENSION: timeouts, PROPAGATE_EXTENSION: bool(trace_headers)},
+            )
+            exchange = exchange_of(await self._http.send(request, stream=True))
+        if not 200 <= exchange.status < 300:
+            try:
+                body = await exchange.read()
+            finally:
+                exchange.release()
+            raise refusal(exchange.status, exchange.headers, body, endpoint, self._clock)
+        return exchange
+
+
+def refusal(status: int, headers: Mapping[str, str], body: bytes, endpoint: Endpoint, clock: Clock) -> UpstreamError:
+    """The error that a provider's status and body mean."""
+    fault = endpoint.dialect.fault(status, body)
+    error_type = fault.error_type or _STATUS_ERRORS.get(status)
+    if error_type is None:
+        error_type = ErrorType.PROVIDER_INVALID_REQUEST if 400 <= status < 500 else ErrorType.PROVIDER_ERROR
+    return UpstreamError(
+        error_type,
+        fault.message,
+        retryable=status in RETRYABLE_STATUSES,
+        status=status,
+        retry_after_s=retry_after(headers, clock),
+        param=fault.param,
+    )
+
+
+RETRYABLE_STATUSES = frozenset({429, 503, 529})
+"""The statuses by which a provider says that it did not do the work and may be asked again."""
+
+_STATUS_ERRORS = {
+    401: ErrorType.PROVIDER_AUTH,
+    403: ErrorType.PROVIDER_AUTH,
+    404: ErrorType.PROVIDER_NOT_FOUND,
+    408: ErrorType.FIRST_BYTE_TIMEOUT,
+    429: ErrorType.PROVIDER_RATE_LIMITED,
+    503: ErrorType.PROVIDER_OVERLOADED,
+    529: ErrorType.PROVIDER_OVERLOADED,
+}
+
+
+def retry_after(headers: Mapping[str, str], clock: Clock) -> float | None:
+    """Seconds to wait before another try, in any of the spellings that vendors use; None where none is given.
+
+    `retry-after-ms` (OpenAI, Azure), `retry-after` in seconds or as an HTTP date, `x-ratelimit-reset-after` (Mistral).
+    """
+    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0), ("x-ratelimit-reset-after", 1.0)):
+        value = headers.get(name)
+        if value is None:
+            continue
+        try:
+            seconds = float(value) * scale
+        except ValueError:
+            seconds = _until(value, clock)
+        if 0 <= seconds < 86_400:
+            return seconds
+    return None
+
+
+def _until(http_date: str, clock: Clock) -> float:
+    try:
+        moment: datetime = email.utils.parsedate_to_datetime(http_date)
+    except (TypeError, ValueError):
+        return -1.0
+    return max(0.0, moment.timestamp() - clock.now_ns() / 1e9)

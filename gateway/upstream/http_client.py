@@ -1,0 +1,65 @@
+"""httpx over the shared pool: for instrumented providers, webhooks, tokens, and everything that is not per request."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+
+from gateway.types.route import Timeouts
+from gateway.upstream.pool import Exchange, Pool
+
+_TRACE_HEADERS = frozenset({b"traceparent", b"tracestate", b"baggage"})
+_HOP_HEADERS = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection"})
+TIMEOUTS_EXTENSION = "gateway.timeouts"
+PROPAGATE_EXTENSION = "gateway.propagate_trace"
+
+
+class _ExchangeStream(httpx.AsyncByteStream):
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self.exchange.chunks():
+            yield chunk
+
+    async def aclose(self) -> None:
+        self.exchange.release()
+
+
+class PoolTransport(httpx.AsyncBaseTransport):
+    """An httpx transport over the pool.
+
+    It stands below any instrumentation and takes out the trace headers that instrumentation injects: a provider gets
+    a traceparent only where the configuration says `propagate_trace`, and baggage never.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send `request`; raises UpstreamError."""
+        body = await request.aread()
+        propagate = request.extensions.get(PROPAGATE_EXTENSION, False)
+        removed = _HOP_HEADERS | ({b"baggage"} if propagate else _TRACE_HEADERS)
+        headers = [
+            (name.decode("ascii"), value.decode("latin-1"))
+            for name, value in request.headers.raw
+            if name.lower() not in removed
+        ]
+        timeouts = request.extensions.get(TIMEOUTS_EXTENSION, Timeouts())
+        exchange = await self._pool.send(request.method, str(request.url), headers, body, timeouts)
+        return httpx.Response(
+            exchange.status,
+            # aiohttp has already undone the content encoding.
+            headers=[(name, value) for name, value in exchange.headers.items() if name.lower() != "content-encoding"],
+            stream=_ExchangeStream(exchange),
+            request=request,
+        )
+
+
+def exchange_of(response: httpx.Response) -> Exchange:
+    """The exchange below a response that came through `PoolTransport` with `stream=True`."""
+    stream = response.stream
+    while not isinstance(stream, _ExchangeStream):
+        # An httpx client wraps the transport's stream to measure it.
+        stream = stream._stream  # type: ignore[union-attr]  # noqa: SLF001
+    return stream.exchange

@@ -1,0 +1,156 @@
+"""HTTP exchanges over aiohttp's connection pool: the hot path's way to the network.
+
+httpx's own pool and request objects cost several times what an exchange costs here (docs/adr/0002), so httpx stays
+the API for everything that is not per request (`gateway.upstream.http_client`), on top of this same pool.
+Every failure of an exchange leaves as one `UpstreamError`.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Iterable, Mapping
+from functools import lru_cache
+from urllib.request import getproxies
+
+import aiohttp
+import yarl
+
+from gateway.types.errors import ErrorType, UpstreamError
+from gateway.types.route import Timeouts
+
+MAX_REPLY_BYTES = 256 * 1024 * 1024
+_NO_AUTO_HEADERS = frozenset({"User-Agent", "Accept", "Accept-Encoding", "Content-Type"})
+
+
+@lru_cache(maxsize=4096)
+def _url(url: str) -> yarl.URL:
+    # Dialects quote what they put into a path; quoting again would change model names that hold ':' or '%'.
+    return yarl.URL(url, encoded=True)
+
+
+@lru_cache(maxsize=256)
+def _client_timeout(timeouts: Timeouts) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(
+        total=timeouts.total_s, sock_connect=timeouts.connect_s, sock_read=timeouts.first_byte_s
+    )
+
+
+class Exchange:
+    """One open exchange: status and headers are here, the body is still on its way."""
+
+    __slots__ = ("_response", "headers", "status")
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+
+    async def read(self) -> bytes:
+        """The whole body, decompressed. Raises UpstreamError."""
+        parts: list[bytes] = []
+        size = 0
+        async for chunk in self.chunks():
+            parts.append(chunk)
+            size += len(chunk)
+            if size > MAX_REPLY_BYTES:
+                self.close()
+                raise UpstreamError(ErrorType.UNREADABLE_REPLY, "The provider's reply is over 256 MiB.")
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes, decompressed. Raises UpstreamError."""
+        content = self._response.content
+        try:
+            while chunk := await content.readany():
+                yield chunk
+        except Exception as error:
+            raise map_failure(error, reading=True) from error
+
+    def close(self) -> None:
+        """Break the connection off; the upstream sees it at once."""
+        self._response.close()
+
+    def release(self) -> None:
+        """Give the connection back once the body has been read to its end (else break it off)."""
+        self._response.release()
+
+
+class Pool:
+    """Connections to all upstreams, kept alive between requests. To be made and closed on a running loop."""
+
+    def __init__(self, *, tls: ssl.SSLContext | None = None, keepalive_s: float = 15.0) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0,
+                keepalive_timeout=keepalive_s,
+                ttl_dns_cache=30,
+                ssl=tls if tls is not None else True,
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=_NO_AUTO_HEADERS,
+            # Looking the proxy variables up costs tens of microseconds a request, so only where there are any.
+            trust_env=bool(getproxies()),
+        )
+
+    async def send(
+        self, method: str, url: str, headers: Iterable[tuple[str, str]], body: bytes, timeouts: Timeouts
+    ) -> Exchange:
+        """Send one request and wait for the reply's headers. Raises UpstreamError; redirects are not followed."""
+        try:
+            response = await self._session.request(
+                method,
+                _url(url),
+                headers=headers,
+                data=body,
+                allow_redirects=False,
+                timeout=_client_timeout(timeouts),
+            )
+        except Exception as error:
+            raise map_failure(error, reading=False) from error
+        connection = response.connection
+        if connection is not None and connection.protocol is not None:
+            # aiohttp has one read timeout: until the headers it was the first byte's, from here on it is the chunks'.
+            connection.protocol.read_timeout = timeouts.between_chunks_s
+        return Exchange(response)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._session.close()
+
+
+def map_failure(error: Exception, *, reading: bool) -> UpstreamError:
+    """One failure of the network, as the error that callers, metrics and retries see.
+
+    `reading` tells whether the reply's headers had already come. Only what surely did not reach the upstream is
+    retryable.
+    """
+    match error:
+        case UpstreamError():
+            return error
+        case aiohttp.ConnectionTimeoutError():
+            return UpstreamError(
+                ErrorType.CONNECT_TIMEOUT, "Connecting to the provider took too long.", retryable=True, sent=False
+            )
+        case aiohttp.ClientConnectorError() | aiohttp.ClientProxyConnectionError():
+            return UpstreamError(
+                ErrorType.CONNECT_FAILED, "The provider could not be reached.", retryable=True, sent=False
+            )
+        case aiohttp.InvalidURL():
+            return UpstreamError(
+                ErrorType.CONNECT_FAILED, "The provider's address is not a valid URL; check its base URL.", sent=False
+            )
+        case aiohttp.SocketTimeoutError() if reading:
+            return UpstreamError(ErrorType.STREAM_TIMEOUT, "The provider stopped sending in the middle of its reply.")
+        case aiohttp.SocketTimeoutError():
+            return UpstreamError(ErrorType.FIRST_BYTE_TIMEOUT, "The provider took too long to begin its reply.")
+        case asyncio.TimeoutError():
+            return UpstreamError(ErrorType.TOTAL_TIMEOUT, "The provider took too long to finish its reply.")
+        case aiohttp.ClientPayloadError():
+            return UpstreamError(ErrorType.STREAM_CUT, "The provider broke its reply off before its end.")
+        case aiohttp.ClientResponseError():
+            return UpstreamError(ErrorType.UNREADABLE_REPLY, "The provider's answer is not HTTP.")
+        case _ if reading:
+            return UpstreamError(ErrorType.STREAM_CUT, "The provider broke its reply off before its end.")
+        case aiohttp.ClientError() | OSError():
+            return UpstreamError(ErrorType.CONNECTION_LOST, "The provider closed the connection without an answer.")
+        case _:
+            return UpstreamError(ErrorType.CONNECTION_LOST, "The exchange with the provider failed.")
