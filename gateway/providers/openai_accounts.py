@@ -6,7 +6,8 @@ Source: the `openai` provider of mlflow 2.5 to 2.8; https://learn.microsoft.com/
 from msgspec import Struct
 
 from gateway.providers.openai import DIALECT
-from gateway.providers.spec import Auth, Endpoint, EntraAuth, HeaderAuth, Provider, Quirks
+from gateway.providers.spec import Endpoint, Provider, Quirks
+from gateway.types.auth import Auth, EntraAuth, HeaderAuth
 from gateway.types.route import RouteType
 from gateway.types.secret import Secret
 

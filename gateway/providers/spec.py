@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from gateway.types.auth import Auth, AwsAuth, EntraAuth, GoogleAuth, HeaderAuth, OAuthClientAuth
 from gateway.types.errors import ErrorType
-from gateway.types.model_io import Framing, ModelReply, ModelRequest, StreamEvent, StreamSummary, WireRequest
+from gateway.types.model_io import Fault, Framing, ModelReply, ModelRequest, StreamEvent, StreamSummary, WireRequest
 from gateway.types.route import Operation, RouteType
 
 # What a provider's file needs is here; the ways to authenticate and to frame live in `types`, since `upstream` acts on
@@ -108,14 +108,6 @@ class Codec(Struct, frozen=True, kw_only=True):
     to_wire: ToWire
     from_wire: FromWire
     open_stream: OpenStream | None = None
-
-
-class Fault(Struct, frozen=True, kw_only=True):
-    """What an upstream's error body says: public text, and a cause when the body knows better than the status."""
-
-    message: str
-    error_type: ErrorType | None = None
-    param: str | None = None
 
 
 def default_fault(status: int, body: bytes) -> Fault:

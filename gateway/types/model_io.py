@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from msgspec import Raw, Struct
 
+from gateway.types.errors import ErrorType
 from gateway.types.route import Operation
 from gateway.types.usage import Usage
 
@@ -88,3 +89,11 @@ class StreamSummary(Struct, kw_only=True):
     output_chars: int = 0
     finished: bool = False
     """The provider has said that the reply is complete."""
+
+
+class Fault(Struct, frozen=True, kw_only=True):
+    """What an upstream's error body says: public text, and a cause when the body knows better than the status."""
+
+    message: str
+    error_type: ErrorType | None = None
+    param: str | None = None

@@ -1,16 +1,16 @@
 """Sending a wire request to its provider, and reading the provider's refusals."""
 
 import email.utils
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Protocol
 
 import httpx
 
-from gateway.providers.spec import Auth, Endpoint, HeaderAuth
+from gateway.types.auth import Auth, HeaderAuth
 from gateway.types.clock import Clock
 from gateway.types.errors import ErrorType, UpstreamError
-from gateway.types.model_io import WireRequest
+from gateway.types.model_io import Fault, WireRequest
 from gateway.types.route import Timeouts
 from gateway.upstream.http_client import PROPAGATE_EXTENSION, TIMEOUTS_EXTENSION, exchange_of
 from gateway.upstream.pool import Exchange, Pool
@@ -44,21 +44,23 @@ class UpstreamClient:
     async def send(
         self,
         wire: WireRequest,
-        endpoint: Endpoint,
+        auth: Auth,
         timeouts: Timeouts,
-        trace_headers: tuple[tuple[str, str], ...] = (),
+        read_fault: Callable[[int, bytes], Fault],
+        extra_headers: tuple[tuple[str, str], ...] = (),
+        *,
+        propagate_trace: bool = False,
     ) -> Exchange:
-        """Send, and wait for a successful reply's headers.
+        """Send, and wait for a successful reply's headers; `read_fault` reads the dialect's error bodies.
 
         Raises UpstreamError for a failed exchange and for every status that is not 2xx, with the provider's own
         public message; ServiceError when the credential cannot be had.
         """
-        auth = endpoint.auth
         if isinstance(auth, HeaderAuth):
             credential: Iterable[tuple[str, str]] = ((name, secret.reveal()) for name, secret in auth.headers)
         else:
             credential = await self._credentials.headers(auth, wire)
-        headers = (*wire.headers, *endpoint.headers, *trace_headers, *credential)
+        headers = (*wire.headers, *extra_headers, *credential)
         if self._http is None:
             exchange = await self._pool.send(wire.method, wire.url, headers, wire.body, timeouts)
         else:
@@ -67,7 +69,7 @@ class UpstreamClient:
                 wire.url,
                 headers=list(headers),
                 content=wire.body,
-                extensions={TIMEOUTS_EXTENSION: timeouts, PROPAGATE_EXTENSION: bool(trace_headers)},
+                extensions={TIMEOUTS_EXTENSION: timeouts, PROPAGATE_EXTENSION: propagate_trace},
             )
             exchange = exchange_of(await self._http.send(request, stream=True))
         if not 200 <= exchange.status < 300:
@@ -75,13 +77,13 @@ class UpstreamClient:
                 body = await exchange.read()
             finally:
                 exchange.release()
-            raise refusal(exchange.status, exchange.headers, body, endpoint, self._clock)
+            fault = read_fault(exchange.status, body)
+            raise refusal(exchange.status, fault, retry_after(exchange.headers, self._clock))
         return exchange
 
 
-def refusal(status: int, headers: Mapping[str, str], body: bytes, endpoint: Endpoint, clock: Clock) -> UpstreamError:
+def refusal(status: int, fault: Fault, retry_after_s: float | None) -> UpstreamError:
     """The error that a provider's status and body mean."""
-    fault = endpoint.dialect.fault(status, body)
     error_type = fault.error_type or _STATUS_ERRORS.get(status)
     if error_type is None:
         error_type = ErrorType.PROVIDER_INVALID_REQUEST if 400 <= status < 500 else ErrorType.PROVIDER_ERROR
@@ -90,7 +92,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, endpoint: Endp
         fault.message,
         retryable=status in RETRYABLE_STATUSES,
         status=status,
-        retry_after_s=retry_after(headers, clock),
+        retry_after_s=retry_after_s,
         param=fault.param,
     )
 
