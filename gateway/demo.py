@@ -14,6 +14,9 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
 
 from gateway import local_model
 
@@ -52,14 +55,15 @@ class Addresses:
         return f"http://{_bracketed(self.reachable_host)}:{self.metrics_port}/metrics"
 
 
-def run(host: str, port: int, metrics_port: int, traffic: bool) -> int:
+def run(host: str, port: int, metrics_port: int, traffic: bool, config: Path | None = None) -> int:
     """Run the demo until SIGINT or SIGTERM, or until one of its processes ends by itself; the exit status.
 
+    `config` is a file like examples/local.yaml (the default); its URLs say where the model is to listen.
     0 after a signal, 1 if something could not start or died, with the reason on standard error.
     """
     addresses = Addresses(host, port, metrics_port)
     try:
-        return asyncio.run(_run(addresses, traffic=traffic))
+        return asyncio.run(_run(addresses, config or find_config(), traffic=traffic))
     except DemoError as error:
         print(f"gateway demo: {error}", file=sys.stderr)
         return 1
@@ -75,6 +79,21 @@ def find_config() -> Path:
         if (folder / LOCAL_CONFIG).is_file():
             return folder / LOCAL_CONFIG
     raise DemoError(f"{LOCAL_CONFIG} is neither in {package} nor in {package.parent}. Reinstall gaugeway.")
+
+
+def model_ports(config: Path) -> tuple[int, int]:
+    """The ports of the local model that a config's routes point at: (chat and completions, embeddings).
+
+    Raises: DemoError when the config has no such routes.
+    """
+    ports = {}
+    try:
+        for route in yaml.safe_load(config.read_bytes())["routes"]:
+            base = route["model"]["config"]["llamacpp_api_base"]
+            ports[route["route_type"]] = urlsplit(base).port or 80
+        return ports["llm/v1/chat"], ports["llm/v1/embeddings"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise DemoError(f"{config} has no chat and embeddings routes to a local model ({error!r}).") from error
 
 
 def welcome(addresses: Addresses, config: Path) -> str:
@@ -106,13 +125,13 @@ def welcome(addresses: Addresses, config: Path) -> str:
     )
 
 
-async def _run(addresses: Addresses, *, traffic: bool) -> int:
-    config = find_config()
+async def _run(addresses: Addresses, config: Path, *, traffic: bool) -> int:
+    chat_port, embeddings_port = model_ports(config)
     for port, host, purpose, remedy in (
         (addresses.port, addresses.host, "the gateway", "choose another with --port"),
         (addresses.metrics_port, addresses.host, "the metrics", "choose another with --metrics-port"),
-        (local_model.CHAT_PORT, local_model.HOST, "the local model", f"free it, or change {config}"),
-        (local_model.EMBEDDINGS_PORT, local_model.HOST, "the local model's embeddings", f"free it, or change {config}"),
+        (chat_port, local_model.HOST, "the local model", f"free it, or change it in {config}"),
+        (embeddings_port, local_model.HOST, "the local model's embeddings", f"free it, or change it in {config}"),
     ):
         _check_free(host, port, purpose, remedy)
 
@@ -123,7 +142,8 @@ async def _run(addresses: Addresses, *, traffic: bool) -> int:
 
     async with contextlib.AsyncExitStack() as stack:
         print(f"Starting {local_model.MODEL} ...", flush=True)
-        model = await stack.enter_async_context(_child(["gateway.local_model"], stdout=asyncio.subprocess.PIPE))
+        serve = ["gateway.local_model", "--port", str(chat_port), "--embeddings-port", str(embeddings_port)]
+        model = await stack.enter_async_context(_child(serve, stdout=asyncio.subprocess.PIPE))
         if not await _until(_model_ready(model), model, stop, "the local model"):
             return 0
         print("Starting the gateway ...", flush=True)
