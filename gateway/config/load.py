@@ -33,13 +33,13 @@ class ProviderConfig(Protocol):
     """The part of a provider's description that checking a configuration needs."""
 
     @property
-    def name(self) -> str: ...  # noqa: D102
+    def name(self) -> str: ...
     @property
-    def config(self) -> type[Struct]: ...  # noqa: D102
+    def config(self) -> type[Struct]: ...
     @property
-    def config_required(self) -> bool: ...  # noqa: D102
+    def config_required(self) -> bool: ...
     @property
-    def check(self) -> Callable[[Any, str, RouteType], None] | None: ...  # noqa: D102
+    def check(self) -> Callable[[Any, str, RouteType], None] | None: ...
 
 
 ProviderLookup = Callable[[str], ProviderConfig | None]
@@ -120,9 +120,7 @@ class _Loading:
             for index, entry in enumerate(file.targets):
                 target_path = f"{path}.targets[{index}]"
                 target = self._convert(entry, TargetFile, target_path)
-                targets.append(
-                    self._target(target, target.weight, target.tier, route_type, file.timeouts, target_path)
-                )
+                targets.append(self._target(target, target.weight, target.tier, route_type, file.timeouts, target_path))
         if not targets:
             raise ConfigError(f"{path}.targets", "the list is empty; give at least one target")
         if file.retries < 0:

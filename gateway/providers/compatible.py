@@ -81,9 +81,7 @@ def _config(row: Row) -> type[Struct]:
 
 def _provider(row: Row) -> Provider:
     prefix = row.name.replace("-", "_")
-    dialect = Dialect(
-        name=DIALECT.name, codecs={operation: DIALECT.codecs[operation] for operation in row.operations}
-    )
+    dialect = Dialect(name=DIALECT.name, codecs={operation: DIALECT.codecs[operation] for operation in row.operations})
 
     def connect(config: Struct, model: str) -> Endpoint:
         key = getattr(config, f"{prefix}_api_key") or getattr(config, "api_key")  # noqa: B009 - defstruct's fields

@@ -15,7 +15,6 @@ import msgspec
 from msgspec import Struct
 
 from gateway.types.auth import Auth, AwsAuth, EntraAuth, GoogleAuth, HeaderAuth, OAuthClientAuth
-from gateway.types.errors import ErrorType
 from gateway.types.model_io import Fault, Framing, ModelReply, ModelRequest, StreamEvent, StreamSummary, WireRequest
 from gateway.types.route import Operation, RouteType
 
