@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import importlib.util
 import shlex
 import sys
 import tempfile
@@ -28,14 +29,17 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="about 40 s")
     parser.add_argument("--out", type=Path, default=ROOT / "bench")
     options = parser.parse_args()
+    servers = [name for name in SERVERS if importlib.util.find_spec(name)]
+    for name in set(SERVERS) - set(servers):
+        print(f"{name} is left out: it is not installed (pip install {name})", file=sys.stderr)
     machine = describe_machine(shlex.join(["python", "-m", "bench.servers", *sys.argv[1:]]), datetime.now(UTC))
-    machine.packages.update({name: importlib.metadata.version(name) for name in SERVERS})
+    machine.packages.update({name: importlib.metadata.version(name) for name in servers})
     plan = QUICK if options.quick else FULL
     with (
         tempfile.TemporaryDirectory(prefix="gateway-bench-") as folder,
         Rounds(plan, Path(folder), bare=True) as rounds,
     ):
-        variants = [floor(rounds.upstream, server) for server in SERVERS]
+        variants = [floor(rounds.upstream, server) for server in servers]
         rounds.start(variants)
         figures = uvloop.run(rounds.measure())
     pairs = [(other.name, variants[0].name) for other in variants[1:]]
