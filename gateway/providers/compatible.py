@@ -49,7 +49,13 @@ ROWS = (
         quirks=Quirks(stream_options=False, drop=("stream_options",)),
     ),
     Row(name="fireworks", base_url="https://api.fireworks.ai/inference/v1"),
-    Row(name="perplexity", base_url="https://api.perplexity.ai", operations=_CHAT),
+    Row(
+        name="perplexity",
+        base_url="https://api.perplexity.ai",
+        operations=_CHAT,
+        # It reports usage in every chunk, unasked.
+        quirks=Quirks(stream_options=False),
+    ),
 )
 
 

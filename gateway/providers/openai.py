@@ -18,6 +18,7 @@ from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent, Stream
 from gateway.types.route import Operation
 from gateway.types.usage import Usage
 
+_NULL = Raw(b"null")
 _TRUE_USAGE = Raw(b'{"include_usage":true}')
 _PATHS = {
     Operation.CHAT: "/chat/completions",
@@ -269,9 +270,10 @@ class OpenAIStream:
         if not data:
             return b""
         chunk = _read(_CHUNK, data)
-        if chunk.error and chunk.error != b"null":
+        if chunk.error and chunk.error != _NULL:
             raise stream_error(data)
-        if summary.response_id is None:
+        if summary.response_id is None and chunk.id:
+            # Azure begins with a chunk about the prompt, whose id and model are empty.
             summary.response_id = chunk.id
             summary.response_model = chunk.model
         reported = chunk.usage or (chunk.x_groq.usage if chunk.x_groq else None)

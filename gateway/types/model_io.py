@@ -21,6 +21,8 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
     `path_suffix` is the part of a vendor's path that the operation does not fix, such as `:countTokens`.
     `original_shape` says that the caller used the original surface (MLflow 2.5 to 2.8): its temperature, 0 to 1, stands
     here doubled, and its defaults are filled in.
+    `headers` are the vendor's own request headers that a passthrough caller sent (such as `anthropic-beta`), names in
+    lower case; a codec forwards those that it knows.
     """
 
     operation: Operation
@@ -31,6 +33,7 @@ class ModelRequest(Struct, frozen=True, kw_only=True):
     include_usage: bool = False
     path_suffix: str = ""
     original_shape: bool = False
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 class WireRequest(Struct, frozen=True, kw_only=True):

@@ -1,0 +1,311 @@
+"""The canonical (OpenAI-like) request as values, for dialects that must rebuild it in their vendor's words.
+
+A view names the fields that more than one vendor has a word for; everything else a caller sent comes back beside it,
+byte for byte, so that vendor parameters reach their vendor. A field that is null counts as absent.
+
+Source: https://platform.openai.com/docs/api-reference (chat, completions and embeddings: create)
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Raw, Struct
+
+from gateway.types.errors import ErrorType, RequestError
+from gateway.types.model_io import ModelRequest
+
+_AT = re.compile(r" - at `\$\.?([^`]*)`$")
+_DATA_URL = re.compile(r"data:(?P<media_type>[^;,]+)(?:;[^,]*)?;base64,(?P<data>.*)", re.DOTALL)
+_NULL = Raw(b"null")
+
+Extras = dict[str, Raw]
+
+
+class FunctionCall(Struct, frozen=True):
+    """A call that the model asked for; `arguments` is JSON text."""
+
+    name: str
+    arguments: str = ""
+
+
+class _GoogleContent(Struct, frozen=True):
+    thought_signature: str | None = None
+
+
+class _ExtraContent(Struct, frozen=True):
+    google: _GoogleContent | None = None
+
+
+class ToolCall(Struct, frozen=True):
+    """One entry of an assistant message's `tool_calls`; both spellings of Gemini's thought signature are read."""
+
+    id: str
+    function: FunctionCall
+    thought_signature: str | None = None
+    extra_content: _ExtraContent | None = None
+
+    @property
+    def signature(self) -> str | None:
+        """Gemini's signature of the thought behind this call, which it wants back."""
+        if self.thought_signature is None and self.extra_content is not None and self.extra_content.google is not None:
+            return self.extra_content.google.thought_signature
+        return self.thought_signature
+
+
+class Message(Struct, frozen=True):
+    """One chat message. `content` is text or a list of parts, each still as raw JSON (see `Part`)."""
+
+    role: str
+    content: str | list[Raw] | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+
+
+class ImageUrl(Struct, frozen=True):
+    """An image: a `data:` URL or an address that the provider can fetch."""
+
+    url: str
+
+
+class InputAudio(Struct, frozen=True):
+    """A recording: base64 `data` in `format` wav or mp3."""
+
+    data: str
+    format: str
+
+
+class InputFile(Struct, frozen=True):
+    """A file: a `data:` URL in `file_data`."""
+
+    file_data: str | None = None
+    filename: str | None = None
+
+
+class Part(Struct, frozen=True):
+    """One part of a message's content, with the members of the types that OpenAI names."""
+
+    type: str = ""
+    text: str | None = None
+    image_url: ImageUrl | None = None
+    input_audio: InputAudio | None = None
+    file: InputFile | None = None
+
+
+class FunctionSpec(Struct, frozen=True):
+    """A function that the model may call; `parameters` is a JSON schema."""
+
+    name: str
+    description: str | None = None
+    parameters: Raw | None = None
+    strict: bool | None = None
+
+
+class Tool(Struct, frozen=True):
+    """One entry of `tools`."""
+
+    type: str = "function"
+    function: FunctionSpec | None = None
+
+
+class JsonSchema(Struct, frozen=True):
+    """The schema that a reply must follow."""
+
+    name: str = ""
+    schema: Raw | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(Struct, frozen=True):
+    """`response_format`: `text`, `json_object` or `json_schema`."""
+
+    type: str
+    json_schema: JsonSchema | None = None
+
+
+class _NamedFunction(Struct, frozen=True):
+    name: str
+
+
+class ToolChoice(Struct, frozen=True):
+    """`tool_choice` where it names one function."""
+
+    type: str = "function"
+    function: _NamedFunction | None = None
+
+
+class ChatView(Struct, frozen=True):
+    """A chat request. `stream` and its options are in `ModelRequest`; `model` is the route's name, of no use here."""
+
+    messages: list[Message]
+    model: Raw | None = None
+    stream: bool | None = None
+    stream_options: Raw | None = None
+    n: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: str | list[str] | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    tools: list[Tool] | None = None
+    tool_choice: str | ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+
+    @property
+    def token_limit(self) -> int | None:
+        """`max_tokens`, or its newer name."""
+        return self.max_completion_tokens if self.max_tokens is None else self.max_tokens
+
+
+class CompletionView(Struct, frozen=True):
+    """A text completion request."""
+
+    prompt: str
+    model: Raw | None = None
+    stream: bool | None = None
+    stream_options: Raw | None = None
+    n: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: str | list[str] | None = None
+    max_tokens: int | None = None
+
+
+class EmbeddingsView(Struct, frozen=True):
+    """An embeddings request."""
+
+    input: Raw
+    model: Raw | None = None
+    dimensions: int | None = None
+    encoding_format: str | None = None
+
+    @property
+    def texts(self) -> list[str]:
+        """The inputs as text; RequestError for token ids, which only OpenAI's models understand."""
+        try:
+            given = msgspec.json.decode(self.input, type=str | list[str])
+        except msgspec.MsgspecError:
+            raise RequestError(
+                ErrorType.INVALID_REQUEST,
+                "'input' must be a string or a list of strings; this route's provider takes no token ids.",
+                param="input",
+            ) from None
+        return [given] if isinstance(given, str) else given
+
+
+_V = TypeVar("_V", ChatView, CompletionView, EmbeddingsView)
+
+
+def read_chat(request: ModelRequest) -> tuple[ChatView, Extras]:
+    """The chat request, and the members that the view does not name; RequestError names a wrong field."""
+    return _read(request, ChatView)
+
+
+def read_completion(request: ModelRequest) -> tuple[CompletionView, Extras]:
+    """The completion request, and the members that the view does not name; RequestError names a wrong field."""
+    return _read(request, CompletionView)
+
+
+def read_embeddings(request: ModelRequest) -> tuple[EmbeddingsView, Extras]:
+    """The embeddings request, and the members that the view does not name; RequestError names a wrong field."""
+    return _read(request, EmbeddingsView)
+
+
+def _read(request: ModelRequest, view: type[_V]) -> tuple[_V, Extras]:
+    known: dict[str, Raw] = {}
+    extras: Extras = {}
+    names = view.__struct_encode_fields__
+    for name, value in request.fields.items():
+        if value != _NULL:
+            (known if name in names else extras)[name] = value
+    return decode_member(msgspec.json.encode(known), view, ""), extras
+
+
+_M = TypeVar("_M")
+
+
+def decode_member(data: bytes | Raw, type_: type[_M], path: str) -> _M:
+    """Decode one member of a request; RequestError names the wrong field by its path below `path`."""
+    try:
+        return msgspec.json.decode(data, type=type_)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        at = _AT.search(text)
+        inner = at.group(1) if at else ""
+        param = f"{path}.{inner}" if path and inner and not inner.startswith("[") else path + inner
+        message = text[: at.start()] if at else text
+        raise RequestError(
+            ErrorType.INVALID_REQUEST, f"{param}: {message}" if param else message, param=param or None
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise RequestError(
+            ErrorType.INVALID_REQUEST, f"{path or 'The request'} is not valid JSON.", param=path or None
+        ) from None
+
+
+def parts_of(message: Message, path: str) -> list[tuple[Part, Raw]]:
+    """The parts of a message's content, each with its raw JSON; text content is one text part."""
+    if message.content is None:
+        return []
+    if isinstance(message.content, str):
+        raw = Raw(msgspec.json.encode({"type": "text", "text": message.content}))
+        return [(Part(type="text", text=message.content), raw)]
+    return [(decode_member(raw, Part, f"{path}.content[{index}]"), raw) for index, raw in enumerate(message.content)]
+
+
+def text_of(message: Message, path: str) -> str:
+    """A message's content where only text can stand, parts joined; RequestError for anything else."""
+    if message.content is None or isinstance(message.content, str):
+        return message.content or ""
+    texts = []
+    for index, (part, _) in enumerate(parts_of(message, path)):
+        if part.text is None:
+            param = f"{path}.content[{index}]"
+            raise RequestError(ErrorType.INVALID_REQUEST, f"{param} must be a text part.", param=param)
+        texts.append(part.text)
+    return "".join(texts)
+
+
+def call_arguments(call: ToolCall, path: str) -> Raw:
+    """A call's arguments as a JSON object, compact; RequestError when the text is none. Empty text is `{}`."""
+    text = call.function.arguments.strip() or "{}"
+    decode_member(text.encode(), dict[str, Raw], f"{path}.function.arguments")
+    return Raw(msgspec.json.format(text.encode(), indent=-1))
+
+
+def data_url(url: str) -> tuple[str, str] | None:
+    """(media type, base64 data) of a `data:` URL, or None for an address."""
+    match = _DATA_URL.fullmatch(url)
+    return (match["media_type"], match["data"]) if match else None
+
+
+def stop_list(stop: str | list[str] | None) -> list[str] | None:
+    """`stop` as a list, or None when there is none."""
+    if isinstance(stop, str):
+        return [stop]
+    return stop or None
+
+
+def refuse_native(fields: Mapping[str, Any], ours: Mapping[str, str]) -> None:
+    """Refuse a vendor's own spelling of a field that has a canonical one; `ours` maps (ours, theirs)."""
+    for name, theirs in ours.items():
+        if theirs in fields and theirs != name:
+            raise RequestError(
+                ErrorType.INVALID_REQUEST, f"Invalid parameter {theirs}. Use {name} instead.", param=theirs
+            )
+
+
+def functions_of(view: ChatView) -> list[FunctionSpec]:
+    """The functions of `tools`; RequestError for a tool of another type."""
+    functions = []
+    for index, tool in enumerate(view.tools or ()):
+        if tool.type != "function" or tool.function is None:
+            raise RequestError(
+                ErrorType.INVALID_REQUEST,
+                f"Only function calling tool is supported, but received tool type {tool.type}",
+                param=f"tools[{index}]",
+            )
+        functions.append(tool.function)
+    return functions
