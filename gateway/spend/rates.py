@@ -1,0 +1,189 @@
+"""The arithmetic of one model's prices: token counts in, integer nano-dollars out, rounded up once.
+
+Rates are integers of one common fraction of a nano-dollar a token, so that a sum is exact and only its division
+rounds. A card is compiled once; reading it costs about a microsecond.
+"""
+
+from decimal import Decimal
+
+from msgspec import Struct
+
+from gateway.types.usage import Usage
+
+_NANO_PER_MTOK = 1_000
+"""One USD per million tokens is a thousand nano-dollars per token."""
+
+
+class Rates(Struct, frozen=True, kw_only=True):
+    """Prices in USD per million tokens; None where a part has no price of its own and follows its whole.
+
+    `cache_write` is the price of the provider's default time to live. `request_usd` is a fee an attempt, in USD.
+    """
+
+    input: Decimal = Decimal(0)
+    output: Decimal = Decimal(0)
+    cache_read: Decimal | None = None
+    cache_write: Decimal | None = None
+    reasoning: Decimal | None = None
+    input_audio: Decimal | None = None
+    output_audio: Decimal | None = None
+    cache_audio_read: Decimal | None = None
+    request_usd: Decimal = Decimal(0)
+
+
+class Row(Struct, frozen=True, kw_only=True):
+    """`Rates` as integers of 1/`scale` nano-dollars, with every part resolved."""
+
+    scale: int
+    input: int
+    output: int
+    cache_read: int
+    cache_write: int
+    reasoning: int
+    input_audio: int
+    output_audio: int
+    cache_audio_read: int
+    request: int
+    flat: bool
+    """No part differs from its whole: the parts need not be looked at."""
+    dearest_input: int
+    dearest_output: int
+
+    def nano_usd(self, usage: Usage) -> int:
+        """The price of known counts, rounded up to a nano-dollar. Counts that are None are taken as 0."""
+        given_input = usage.input_tokens or 0
+        given_output = usage.output_tokens or 0
+        if self.flat:
+            total = given_input * self.input + given_output * self.output + self.request
+            return -(-total // self.scale)
+        return -(-(self._input(usage, given_input) + self._output(usage, given_output) + self.request) // self.scale)
+
+    def _input(self, usage: Usage, tokens: int) -> int:
+        read = usage.cache_read_tokens or 0
+        write = usage.cache_write_tokens or 0
+        audio = usage.input_audio_tokens or 0
+        plain = tokens - read - write - audio
+        total = 0
+        if plain < 0:
+            # More parts than whole: some cached tokens are audio. What even that does not explain is charged as
+            # reported, since a provider that contradicts itself is not believed to be cheap.
+            both = min(-plain, read, audio)
+            total += both * self.cache_audio_read
+            read -= both
+            audio -= both
+            plain = 0
+        return total + plain * self.input + read * self.cache_read + write * self.cache_write + audio * self.input_audio
+
+    def _output(self, usage: Usage, tokens: int) -> int:
+        reasoning = usage.reasoning_tokens or 0
+        audio = usage.output_audio_tokens or 0
+        plain = max(0, tokens - reasoning - audio)
+        return plain * self.output + reasoning * self.reasoning + audio * self.output_audio
+
+    def bound_nano_usd(self, input_tokens: int, output_tokens: int) -> int:
+        """The most that so many tokens can cost, whatever their kinds."""
+        total = input_tokens * self.dearest_input + output_tokens * self.dearest_output + self.request
+        return -(-total // self.scale)
+
+
+def compile_row(rates: Rates) -> Row:
+    """The integer form of `rates`, exact."""
+    amounts = {
+        "input": rates.input,
+        "output": rates.output,
+        "cache_read": rates.input if rates.cache_read is None else rates.cache_read,
+        "cache_write": rates.input if rates.cache_write is None else rates.cache_write,
+        "reasoning": rates.output if rates.reasoning is None else rates.reasoning,
+        "input_audio": rates.input if rates.input_audio is None else rates.input_audio,
+        "output_audio": rates.output if rates.output_audio is None else rates.output_audio,
+    }
+    # Which of two discounts an overlap without a price of its own gets is unknown: the dearer one is charged.
+    amounts["cache_audio_read"] = (
+        max(amounts["cache_read"], amounts["input_audio"]) if rates.cache_audio_read is None else rates.cache_audio_read
+    )
+    nano = {name: amount * _NANO_PER_MTOK for name, amount in amounts.items()}
+    nano["request"] = rates.request_usd * 1_000_000_000
+    digits = max(_decimal_places(value) for value in nano.values())
+    scale = 10**digits
+    whole = {name: int(value.scaleb(digits)) for name, value in nano.items()}
+    inputs = [whole[name] for name in ("input", "cache_read", "cache_write", "input_audio", "cache_audio_read")]
+    outputs = [whole[name] for name in ("output", "reasoning", "output_audio")]
+    return Row(
+        scale=scale,
+        flat=len(set(inputs)) == 1 and len(set(outputs)) == 1,
+        dearest_input=max(inputs),
+        dearest_output=max(outputs),
+        **whole,
+    )
+
+
+def _decimal_places(value: Decimal) -> int:
+    exponent = value.as_tuple().exponent
+    return max(0, -exponent) if isinstance(exponent, int) else 0
+
+
+class Tiers(Struct, frozen=True, kw_only=True):
+    """Rows by the size of the whole input: `rows[i]` holds for inputs above `starts[i - 1]` tokens.
+
+    The whole attempt is charged at its tier (a cliff, as vendors do it), not only the tokens above it.
+    """
+
+    rows: tuple[Row, ...]
+    starts: tuple[int, ...] = ()
+
+    def row(self, input_tokens: int) -> Row:
+        """The row for an input of so many tokens."""
+        index = 0
+        for start in self.starts:
+            if input_tokens <= start:
+                break
+            index += 1
+        return self.rows[index]
+
+    def reachable(self, input_tokens: int) -> tuple[Row, ...]:
+        """The rows that an input of at most so many tokens can be charged at."""
+        count = 1 + sum(1 for start in self.starts if input_tokens > start)
+        return self.rows[:count]
+
+
+class DatedTiers(Struct, frozen=True, kw_only=True):
+    """Prices with the time at which they hold.
+
+    From `from_ns` (since the epoch) on; and, where `day_from_s` is given, only between these seconds of the UTC day.
+    """
+
+    tiers: Tiers
+    version: str
+    from_ns: int | None = None
+    day_from_s: int | None = None
+    day_until_s: int | None = None
+
+    def holds(self, at_ns: int) -> bool:
+        """Whether these prices hold at an instant."""
+        if self.from_ns is not None and at_ns < self.from_ns:
+            return False
+        if self.day_from_s is None or self.day_until_s is None:
+            return True
+        second = at_ns // 1_000_000_000 % 86_400
+        if self.day_until_s < self.day_from_s:
+            return second >= self.day_from_s or second < self.day_until_s
+        return self.day_from_s <= second < self.day_until_s
+
+
+class RateCard(Struct, frozen=True, kw_only=True):
+    """All prices of one model. The last of `dated` that holds wins; the first where none does."""
+
+    dated: tuple[DatedTiers, ...]
+
+    def at(self, at_ns: int) -> DatedTiers:
+        """The prices at an instant (nanoseconds since the epoch)."""
+        for dated in reversed(self.dated):
+            if dated.holds(at_ns):
+                return dated
+        return self.dated[0]
+
+    def bound_nano_usd(self, input_tokens: int, output_tokens: int, at_ns: int) -> int:
+        """The most that an attempt begun at `at_ns` can cost: the dearest tier that its input can reach."""
+        return max(
+            row.bound_nano_usd(input_tokens, output_tokens) for row in self.at(at_ns).tiers.reachable(input_tokens)
+        )

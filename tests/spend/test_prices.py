@@ -1,0 +1,265 @@
+"""The price book: golden costs, public data against their own calculator, and data that are broken."""
+
+import json
+from datetime import UTC, date, datetime
+from decimal import ROUND_CEILING, Decimal
+
+import genai_prices
+import msgspec
+import pytest
+from genai_prices.types import StartDateConstraint
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.config.money import PriceFile
+from gateway.spend.prices import PriceBook, PriceData, PriceDataError, packaged_prices, read_prices
+from gateway.spend.rates import Rates, compile_row
+from gateway.types.usage import Usage
+
+TODAY = date(2026, 11, 23)
+AT = datetime(2026, 11, 23, 12, tzinfo=UTC)
+AT_NS = int(AT.timestamp()) * 10**9
+
+
+@pytest.fixture(scope="module")
+def data() -> PriceData:
+    """The packaged prices, read once."""
+    return packaged_prices(TODAY)
+
+
+def usage(**counts: int) -> Usage:
+    """A usage with zeros where nothing is said."""
+    return Usage(**({"input_tokens": 0, "output_tokens": 0} | counts))  # type: ignore[arg-type]
+
+
+FLAT = Rates(input=Decimal(3), output=Decimal(15))
+CACHED = Rates(input=Decimal(3), output=Decimal(15), cache_read=Decimal("0.3"), cache_write=Decimal("3.75"))
+AUDIO = Rates(
+    input=Decimal("2.5"),
+    output=Decimal(10),
+    cache_read=Decimal("1.25"),
+    input_audio=Decimal(40),
+    output_audio=Decimal(80),
+    cache_audio_read=Decimal("2.5"),
+)
+
+
+@pytest.mark.parametrize(
+    ("rates", "counts", "nano_usd"),
+    [
+        (FLAT, {"input_tokens": 1000, "output_tokens": 100}, 4_500_000),
+        (FLAT, {}, 0),
+        (FLAT, {"input_tokens": 1000, "cache_read_tokens": 900}, 3_000_000),
+        (FLAT, {"output_tokens": 100, "reasoning_tokens": 90}, 1_500_000),
+        (CACHED, {"input_tokens": 1000, "cache_read_tokens": 900}, 100 * 3_000 + 900 * 300),
+        (CACHED, {"input_tokens": 1000, "cache_read_tokens": 600, "cache_write_tokens": 300},
+         100 * 3_000 + 600 * 300 + 300 * 3_750),
+        (CACHED, {"input_tokens": 100, "cache_read_tokens": 900}, 900 * 300),
+        (AUDIO, {"input_tokens": 1000, "input_audio_tokens": 400}, 600 * 2_500 + 400 * 40_000),
+        (AUDIO, {"input_tokens": 1000, "input_audio_tokens": 700, "cache_read_tokens": 500},
+         500 * 40_000 + 300 * 1_250 + 200 * 2_500),
+        (AUDIO, {"output_tokens": 100, "output_audio_tokens": 80}, 20 * 10_000 + 80 * 80_000),
+        (Rates(input=Decimal(1), output=Decimal(2), reasoning=Decimal(5)),
+         {"output_tokens": 100, "reasoning_tokens": 90}, 10 * 2_000 + 90 * 5_000),
+        (Rates(input=Decimal("0.0000001"), output=Decimal(0)), {"input_tokens": 1}, 1),
+        (Rates(input=Decimal("0.0015"), output=Decimal("0.0001")), {"input_tokens": 1, "output_tokens": 1}, 2),
+        (Rates(request_usd=Decimal("0.005")), {"input_tokens": 9}, 5_000_000),
+    ],
+)  # fmt: skip
+def test_a_cost_is_exact_and_rounded_up_once(rates: Rates, counts: dict[str, int], nano_usd: int) -> None:
+    """The golden table: cached, reasoning and audio parts, fees, and fractions of a nano-dollar."""
+    assert compile_row(rates).nano_usd(usage(**counts)) == nano_usd
+
+
+GOLDEN = [
+    ("openai", "gpt-4o", {"input_tokens": 1000, "output_tokens": 500, "cache_read_tokens": 400}, 7_000_000),
+    ("openai", "gpt-4o-mini", {"input_tokens": 1, "output_tokens": 1}, 750),
+    ("openai", "text-embedding-3-small", {"input_tokens": 1}, 20),
+    ("anthropic", "claude-3-5-haiku-latest", {"input_tokens": 1000, "output_tokens": 100, "cache_read_tokens": 500,
+                                              "cache_write_tokens": 200}, 240_000 + 40_000 + 200_000 + 400_000),
+    ("gemini", "gemini-2.5-pro", {"input_tokens": 200_000, "output_tokens": 10}, 250_100_000),
+    ("gemini", "gemini-2.5-pro", {"input_tokens": 200_001, "output_tokens": 10}, 500_002_500 + 150_000),
+    ("bedrock", "anthropic.claude-3-haiku-20240307-v1:0", {"input_tokens": 1000, "output_tokens": 1000}, 1_500_000),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("provider", "model", "counts", "nano_usd"), GOLDEN)
+def test_public_prices_cost_what_their_vendors_say(
+    data: PriceData, provider: str, model: str, counts: dict[str, int], nano_usd: int
+) -> None:
+    """Known models of several providers, tiers included, worked out by hand from the vendors' price pages."""
+    card = PriceBook(data).card(provider, model)
+    assert card is not None
+    assert card.at(AT_NS).tiers.row(counts["input_tokens"]).nano_usd(usage(**counts)) == nano_usd
+
+
+def _plain_models(data: PriceData) -> list[tuple[str, str]]:
+    return [
+        (provider.id, model.id)
+        for provider in data.providers.values()
+        for model in provider.models
+        if provider.id in {"openai", "anthropic", "google", "aws", "azure", "deepseek", "x-ai", "mistral", "groq", "cohere"}
+    ]  # fmt: skip
+
+
+_MODELS = _plain_models(packaged_prices(TODAY))
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    where=st.sampled_from(_MODELS),
+    at=st.datetimes(datetime(2024, 1, 1), datetime(2027, 6, 1), timezones=st.just(UTC)),  # noqa: DTZ001
+    plain=st.integers(0, 300_000),
+    read=st.integers(0, 200_000),
+    write=st.integers(0, 50_000),
+    output=st.integers(0, 100_000),
+)
+def test_our_cards_agree_with_the_data_s_own_calculator(
+    data: PriceData, where: tuple[str, str], at: datetime, plain: int, read: int, write: int, output: int
+) -> None:
+    """For every model, day, hour, tier and cache, the compiled card gives genai-prices' result, rounded up."""
+    provider, model = where
+    card = PriceBook(data).card(provider, model)
+    if card is None:
+        return
+    counts = usage(
+        input_tokens=plain + read + write, cache_read_tokens=read, cache_write_tokens=write, output_tokens=output
+    )
+    theirs = genai_prices.calc_price(
+        genai_prices.Usage(
+            input_tokens=plain + read + write, cache_read_tokens=read, cache_write_tokens=write, output_tokens=output
+        ),
+        model,
+        provider_id=provider,
+        genai_request_timestamp=at,
+    ).total_price
+    ours = card.at(int(at.timestamp() * 10**9)).tiers.row(plain + read + write).nano_usd(counts)
+    assert ours == (theirs * 10**9).to_integral_value(rounding=ROUND_CEILING)
+
+
+def test_the_bound_is_never_below_a_cost(data: PriceData) -> None:
+    """Whatever kinds the tokens turn out to be, a hold covers them."""
+    book = PriceBook(data)
+    for provider, model in _MODELS:
+        card = book.card(provider, model)
+        if card is None:
+            continue
+        bound = card.bound_nano_usd(300_000, 5_000, AT_NS)
+        for tokens in (1, 128_001, 300_000):
+            for counts in (
+                usage(input_tokens=tokens, output_tokens=5_000),
+                usage(input_tokens=tokens, cache_write_tokens=tokens, output_tokens=5_000, reasoning_tokens=5_000),
+                usage(input_tokens=tokens, input_audio_tokens=tokens, output_tokens=5_000, output_audio_tokens=5_000),
+            ):
+                assert card.at(AT_NS).tiers.row(tokens).nano_usd(counts) <= bound
+
+
+def test_what_nobody_prices_has_no_card(data: PriceData) -> None:
+    """An unknown model and a server of one's own are unknown, not free."""
+    book = PriceBook(data)
+    assert book.card("openai", "no-such-model") is None
+    assert book.card("openai-compatible", "gpt-4o") is None
+    assert book.card("openai", "") is None
+
+
+def test_an_override_wins_and_zero_is_a_price(data: PriceData) -> None:
+    """The configuration's price replaces the public one; an explicit 0 is known to cost nothing."""
+    free = PriceFile(model="llama", input_usd_per_mtok=Decimal(0), output_usd_per_mtok=Decimal(0))
+    dear = PriceFile(provider="openai", model="gpt-4o", input_usd_per_mtok=Decimal(7), output_usd_per_mtok=Decimal(9))
+    book = PriceBook(data, (free, dear))
+    counts = usage(input_tokens=10, output_tokens=10)
+    card = book.card("ollama", "llama")
+    assert card is not None
+    assert card.at(AT_NS).tiers.row(10).nano_usd(counts) == 0
+    card = book.card("openai", "gpt-4o")
+    assert card is not None
+    assert card.at(AT_NS).tiers.row(10).nano_usd(counts) == 10 * 7_000 + 10 * 9_000
+    assert card.at(AT_NS).version.startswith("config ")
+    azure = book.card("azure", "gpt-4o")
+    assert azure is not None
+    assert azure.at(AT_NS).version == f"genai-prices {genai_prices.__version__}"
+
+
+def test_an_unknown_deployment_costs_what_its_answer_says_it_is(data: PriceData) -> None:
+    """A deployment's own name is no model; the model that answered has a price."""
+    book = PriceBook(data)
+    assert book.card("azure", "our-deployment") is None
+    assert book.card("azure", "our-deployment", "gpt-4o-2024-08-06") is not None
+
+
+def test_prices_change_on_their_day_and_with_the_hour(data: PriceData) -> None:
+    """Every dated price begins at its UTC midnight, not before."""
+    book = PriceBook(data)
+    seen = 0
+    for provider in data.providers.values():
+        for model in provider.models:
+            for entry in model.prices if isinstance(model.prices, list) else []:
+                if isinstance(entry.constraint, StartDateConstraint) and (card := book.card(provider.id, model.id)):
+                    day = datetime.combine(entry.constraint.start_date, datetime.min.time(), UTC)
+                    at = int(day.timestamp()) * 10**9
+                    version = f"{data.version} from {entry.constraint.start_date}"
+                    assert card.at(at - 1).version != version
+                    seen += card.at(at).version == version
+    assert seen > 100
+
+
+BROKEN = [
+    b"",
+    b"{",
+    b"[]",
+    b"{}",
+    b'[{"id": 1}]',
+    b"null",
+    b'[{"id":"x","name":"x","api_pattern":"x","models":[]}]',
+    b"\xff",
+]
+
+
+@pytest.mark.parametrize("document", BROKEN)
+def test_broken_price_data_keep_the_old_prices(data: PriceData, document: bytes) -> None:
+    """Price data that cannot be read are refused and counted, and requests cost what they did."""
+    book = PriceBook(data)
+    before = book.card("openai", "gpt-4o")
+    with pytest.raises(PriceDataError):
+        book.update(document, TODAY)
+    assert book.refused_updates == 1
+    assert book.card("openai", "gpt-4o") is before
+    assert book.version == data.version
+
+
+def _document(price: str) -> bytes:
+    model = {"id": "m", "match": {"equals": "m"}, "prices": {"input_mtok": price, "output_mtok": "2"}}
+    return json.dumps([{"id": "openai", "name": "O", "api_pattern": "x", "models": [model]}]).encode()
+
+
+def test_price_data_that_lost_most_of_their_models_are_refused(data: PriceData) -> None:
+    """A file with one model does not replace a file with thousands; small data may replace small data."""
+    book = PriceBook(data)
+    with pytest.raises(PriceDataError, match="models"):
+        book.update(_document("1"), TODAY)
+    small = PriceBook(read_prices(_document("1"), TODAY))
+    small.update(_document("3"), TODAY)
+    card = small.card("openai", "m")
+    assert card is not None
+    assert card.at(AT_NS).tiers.row(1).nano_usd(usage(input_tokens=1)) == 3_000
+
+
+def test_prices_have_an_age(data: PriceData) -> None:
+    """The age counts from the youngest price in force, so it grows while nobody updates."""
+    book = PriceBook(data)
+    assert book.age_s(AT_NS) == (AT - datetime.combine(data.as_of, datetime.min.time(), UTC)).total_seconds()
+    assert book.age_s(AT_NS + 10**9) - book.age_s(AT_NS) == pytest.approx(1.0)
+
+
+def test_a_negative_price_is_refused_by_name() -> None:
+    """A configured price below zero cannot lower anyone's bill."""
+    with pytest.raises(msgspec.ValidationError, match="input_usd_per_mtok"):
+        msgspec.convert({"model": "m", "input_usd_per_mtok": -1, "output_usd_per_mtok": 0}, PriceFile)
+
+
+def test_a_million_one_token_embeddings_sum_exactly(data: PriceData) -> None:
+    """10^6 requests of one token each cost a million times one token's price, to the nano-dollar."""
+    card = PriceBook(data).card("openai", "text-embedding-3-small")
+    assert card is not None
+    row, one = card.at(AT_NS).tiers.row(1), usage(input_tokens=1)
+    assert sum(row.nano_usd(one) for _ in range(1_000_000)) == 20_000_000
