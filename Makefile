@@ -57,7 +57,7 @@ clean: ## Remove what was installed and cached
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer was not found. Name it: make PYTHON=/path/to/python3" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # A stamp says which lock is installed, so that nothing is done when nothing changed. (A stamp is newer than its
 # prerequisites only if the whole recipe went through.)
