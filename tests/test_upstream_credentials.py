@@ -287,7 +287,7 @@ async def test_static_aws_keys_sign_with_the_gateways_clock(credentials: Credent
 
 async def test_a_large_body_signs_the_same_in_a_thread(credentials: Credentials, clock: ManualClock) -> None:
     """Where a signature is computed does not change it."""
-    from gateway.upstream.aws_keys import AwsKeys
+    from gateway.types.auth import AwsKeys
     from gateway.upstream.sigv4 import sign
 
     assert STATIC.access_key_id is not None

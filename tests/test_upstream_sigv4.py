@@ -8,9 +8,9 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from gateway.types.auth import AwsKeys
 from gateway.types.model_io import WireRequest
 from gateway.types.secret import Secret
-from gateway.upstream.aws_keys import AwsKeys
 from gateway.upstream.sigv4 import sign
 from tests.clocks import ManualClock
 

@@ -42,6 +42,14 @@ class AwsAuth(Struct, frozen=True, kw_only=True):
     sts_url: str | None = None
 
 
+class AwsKeys(Struct, frozen=True):
+    """What a request is signed with."""
+
+    access_key_id: str
+    secret_access_key: Secret
+    session_token: Secret | None = None
+
+
 class OAuthClientAuth(Struct, frozen=True, kw_only=True):
     """A bearer token by OAuth's client-credentials flow (Databricks machine-to-machine)."""
 

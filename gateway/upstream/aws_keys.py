@@ -9,9 +9,7 @@ import re
 from datetime import datetime
 from urllib.parse import urlencode
 
-from msgspec import Struct
-
-from gateway.types.auth import AwsAuth
+from gateway.types.auth import AwsAuth, AwsKeys
 from gateway.types.clock import Clock
 from gateway.types.errors import ServiceError
 from gateway.types.model_io import WireRequest
@@ -21,14 +19,6 @@ from gateway.upstream.oauth import TokenHttp, exchange, unavailable
 _CHAIN_REREAD_S = 60.0
 """How often the default chain is asked again: it renews its own keys (15 minutes before their end) when asked."""
 _SESSION_NAME = "gaugeway"
-
-
-class AwsKeys(Struct, frozen=True):
-    """What a request is signed with."""
-
-    access_key_id: str
-    secret_access_key: Secret
-    session_token: Secret | None = None
 
 
 async def fetch_keys(auth: AwsAuth, http: TokenHttp, clock: Clock) -> tuple[AwsKeys, float]:

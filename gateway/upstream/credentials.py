@@ -8,10 +8,10 @@ beyond its error code.
 import asyncio
 from collections.abc import Mapping
 
-from gateway.types.auth import Auth, AwsAuth, EntraAuth, GoogleAuth, HeaderAuth, OAuthClientAuth
+from gateway.types.auth import Auth, AwsAuth, AwsKeys, EntraAuth, GoogleAuth, HeaderAuth, OAuthClientAuth
 from gateway.types.clock import Clock
 from gateway.types.model_io import WireRequest
-from gateway.upstream.aws_keys import AwsKeys, fetch_keys
+from gateway.upstream.aws_keys import fetch_keys
 from gateway.upstream.lease import Lease
 from gateway.upstream.oauth import TokenHttp, client_token, google_token
 

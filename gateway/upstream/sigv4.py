@@ -11,8 +11,8 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as BotoCredentials
 
+from gateway.types.auth import AwsKeys
 from gateway.types.model_io import WireRequest
-from gateway.upstream.aws_keys import AwsKeys
 
 
 def sign(wire: WireRequest, keys: AwsKeys, region: str, service: str, now_ns: int) -> tuple[tuple[str, str], ...]:
