@@ -98,7 +98,7 @@ class FunctionSpec(Struct, frozen=True):
 
     name: str
     description: str | None = None
-    parameters: Raw | None = None
+    parameters: Raw = Raw()
     strict: bool | None = None
 
 
@@ -113,7 +113,7 @@ class JsonSchema(Struct, frozen=True):
     """The schema that a reply must follow."""
 
     name: str = ""
-    schema: Raw | None = None
+    schema: Raw = Raw()
     strict: bool | None = None
 
 
@@ -139,9 +139,9 @@ class ChatView(Struct, frozen=True):
     """A chat request. `stream` and its options are in `ModelRequest`; `model` is the route's name, of no use here."""
 
     messages: list[Message]
-    model: Raw | None = None
+    model: Raw = Raw()
     stream: bool | None = None
-    stream_options: Raw | None = None
+    stream_options: Raw = Raw()
     n: int | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -163,9 +163,9 @@ class CompletionView(Struct, frozen=True):
     """A text completion request."""
 
     prompt: str
-    model: Raw | None = None
+    model: Raw = Raw()
     stream: bool | None = None
-    stream_options: Raw | None = None
+    stream_options: Raw = Raw()
     n: int | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -177,7 +177,7 @@ class EmbeddingsView(Struct, frozen=True):
     """An embeddings request."""
 
     input: Raw
-    model: Raw | None = None
+    model: Raw = Raw()
     dimensions: int | None = None
     encoding_format: str | None = None
 
@@ -279,6 +279,11 @@ def data_url(url: str) -> tuple[str, str] | None:
     """(media type, base64 data) of a `data:` URL, or None for an address."""
     match = _DATA_URL.fullmatch(url)
     return (match["media_type"], match["data"]) if match else None
+
+
+def present(value: Raw) -> bool:
+    """Whether a raw member was given, and not as null."""
+    return bool(value) and value != _NULL
 
 
 def stop_list(stop: str | list[str] | None) -> list[str] | None:

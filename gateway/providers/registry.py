@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from gateway.providers.anthropic import ANTHROPIC
 from gateway.providers.compatible import COMPATIBLE
 from gateway.providers.openai_accounts import AZURE, OPENAI
 from gateway.providers.spec import Provider
 
-_ALL: tuple[Provider, ...] = (OPENAI, AZURE, *COMPATIBLE)
+_ALL: tuple[Provider, ...] = (OPENAI, AZURE, ANTHROPIC, *COMPATIBLE)
 
 
 def canonical_name(name: str) -> str:

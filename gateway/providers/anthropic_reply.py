@@ -1,0 +1,329 @@
+"""Anthropic's replies and streams: read for what is measured, and turned into canonical ones.
+
+Anthropic counts cached input apart; `Usage.input_tokens` is all of it. In a stream the counts are cumulative: those of
+`message_delta` replace those of `message_start`.
+
+Source: https://platform.claude.com/docs/en/api/messages and .../docs/en/build-with-claude/streaming
+"""
+
+import msgspec
+from msgspec import Raw, Struct
+
+from gateway.providers.canonical_reply import (
+    ChatChoice,
+    ChunkWriter,
+    Function,
+    Message,
+    TextChoice,
+    ToolCall,
+    chat_reply,
+    completion_reply,
+    decode_reply,
+)
+from gateway.providers.spec import Endpoint
+from gateway.types.errors import ErrorType, UpstreamError
+from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent, StreamSummary
+from gateway.types.usage import Usage
+
+_FINISH_REASONS = {
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+ERROR_TYPES = {
+    "invalid_request_error": ErrorType.PROVIDER_INVALID_REQUEST,
+    "request_too_large": ErrorType.PROVIDER_INVALID_REQUEST,
+    "authentication_error": ErrorType.PROVIDER_AUTH,
+    "permission_error": ErrorType.PROVIDER_AUTH,
+    "billing_error": ErrorType.PROVIDER_AUTH,
+    "not_found_error": ErrorType.PROVIDER_NOT_FOUND,
+    "rate_limit_error": ErrorType.PROVIDER_RATE_LIMITED,
+    "timeout_error": ErrorType.PROVIDER_ERROR,
+    "api_error": ErrorType.PROVIDER_ERROR,
+    "overloaded_error": ErrorType.PROVIDER_OVERLOADED,
+}
+"""What Anthropic's `error.type` means."""
+_RETRYABLE = {"overloaded_error": 529, "rate_limit_error": 429}
+
+
+def _finish_reason(stop_reason: str | None) -> str:
+    return _FINISH_REASONS.get(stop_reason or "", "stop")
+
+
+# --- shapes -----------------------------------------------------------------------------------------------------
+
+
+class _OutputDetails(Struct):
+    thinking_tokens: int | None = None
+
+
+class _Usage(Struct):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    output_tokens_details: _OutputDetails | None = None
+
+
+class _Block(Struct):
+    type: str
+    text: str | None = None
+    thinking: str | None = None
+    id: str | None = None
+    name: str | None = None
+    input: Raw = Raw()
+
+
+class _Message(Struct):
+    id: str
+    model: str
+    content: list[_Block] = []
+    stop_reason: str | None = None
+    usage: _Usage | None = None
+
+
+class _Delta(Struct):
+    type: str | None = None
+    text: str | None = None
+    thinking: str | None = None
+    partial_json: str | None = None
+    stop_reason: str | None = None
+
+
+class _Error(Struct):
+    type: str = ""
+    message: str = "The provider reported an error inside its stream."
+
+
+class _Event(Struct):
+    type: str
+    index: int = 0
+    message: _Message | None = None
+    content_block: _Block | None = None
+    delta: _Delta | None = None
+    usage: _Usage | None = None
+    error: _Error | None = None
+
+
+class _Completion(Struct):
+    completion: str
+    stop_reason: str | None = None
+    model: str | None = None
+    id: str | None = None
+
+
+class _TokenCount(Struct):
+    input_tokens: int
+
+
+_MESSAGE = msgspec.json.Decoder(_Message)
+_EVENT = msgspec.json.Decoder(_Event)
+_COMPLETION = msgspec.json.Decoder(_Completion)
+_TOKEN_COUNT = msgspec.json.Decoder(_TokenCount)
+
+
+def _usage(reported: _Usage | None) -> Usage | None:
+    if reported is None or (reported.input_tokens is None and reported.output_tokens is None):
+        return None
+    read, written = reported.cache_read_input_tokens, reported.cache_creation_input_tokens
+    fresh = reported.input_tokens
+    details = reported.output_tokens_details
+    return Usage(
+        input_tokens=None if fresh is None else fresh + (read or 0) + (written or 0),
+        output_tokens=reported.output_tokens,
+        cache_read_tokens=read,
+        cache_write_tokens=written,
+        reasoning_tokens=None if details is None else details.thinking_tokens,
+    )
+
+
+# --- whole replies ----------------------------------------------------------------------------------------------
+
+
+def chat_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:
+    """A Messages reply as a chat completion: texts joined, thinking as `reasoning_content`, tool uses as calls."""
+    reply = decode_reply(_MESSAGE, body)
+    texts = [block.text for block in reply.content if block.type == "text" and block.text is not None]
+    thoughts = [block.thinking for block in reply.content if block.type == "thinking" and block.thinking]
+    calls = [_call(block) for block in reply.content if block.type == "tool_use"]
+    message = Message(
+        content="".join(texts) if texts else None,
+        reasoning_content="".join(thoughts) if thoughts else msgspec.UNSET,
+        tool_calls=calls or msgspec.UNSET,
+    )
+    return chat_reply(
+        request,
+        [ChatChoice(index=0, message=message, finish_reason=_finish_reason(reply.stop_reason))],
+        model=endpoint.model,
+        usage=_usage(reply.usage),
+        response_id=reply.id,
+        response_model=reply.model,
+    )
+
+
+def _call(block: _Block) -> ToolCall:
+    arguments = msgspec.json.format(block.input, indent=-1).decode() if block.input else "{}"
+    return ToolCall(id=block.id or "", function=Function(name=block.name or "", arguments=arguments))
+
+
+def message_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:
+    """What is measured of a Messages reply; the bytes stay."""
+    reply = decode_reply(_MESSAGE, body)
+    usage = _usage(reply.usage)
+    return ModelReply(
+        body=body,
+        usage=usage,
+        response_model=reply.model,
+        response_id=reply.id,
+        finish_reasons=(_finish_reason(reply.stop_reason),) if reply.stop_reason else (),
+        output_chars=0 if usage else sum(len(b.text or b.thinking or "") for b in reply.content),
+    )
+
+
+def token_count_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:
+    """A token count; the bytes stay. Counting consumes no tokens, which is known and not a guess."""
+    decode_reply(_TOKEN_COUNT, body)
+    return ModelReply(body=body, usage=Usage(input_tokens=0, output_tokens=0))
+
+
+def completion_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:
+    """A Text Completions reply; that API reports no usage."""
+    reply = decode_reply(_COMPLETION, body)
+    finish_reason = "stop" if reply.stop_reason == "stop_sequence" else "length"
+    return completion_reply(
+        request,
+        [TextChoice(index=0, text=reply.completion, finish_reason=finish_reason)],
+        model=endpoint.model,
+        usage=None,
+        response_id=reply.id,
+        response_model=reply.model,
+    )
+
+
+# --- streams ----------------------------------------------------------------------------------------------------
+
+
+class _Reader:
+    """Reads a Messages stream's events and keeps its summary."""
+
+    def __init__(self) -> None:
+        self.summary = StreamSummary()
+        self._reported = _Usage()
+
+    def read(self, data: bytes) -> _Event:
+        """Decode one event; raises UpstreamError for an error event and for data that is none."""
+        event = decode_reply(_EVENT, data)
+        summary = self.summary
+        match event.type:
+            case "error":
+                raise _stream_error(event.error or _Error())
+            case "message_start" if event.message is not None:
+                summary.response_id = event.message.id
+                summary.response_model = event.message.model
+                self._count(event.message.usage)
+                # The output is still to come: what stands here is where counting starts, not a count of the reply.
+                self._reported.output_tokens = None
+                summary.usage = _usage(self._reported)
+            case "content_block_delta" if event.delta is not None:
+                delta = event.delta
+                summary.output_chars += len(delta.text or delta.thinking or delta.partial_json or "")
+            case "message_delta":
+                if event.delta is not None and event.delta.stop_reason is not None:
+                    summary.finish_reasons = (_finish_reason(event.delta.stop_reason),)
+                self._count(event.usage)
+            case "message_stop":
+                summary.finished = True
+        return event
+
+    def _count(self, reported: _Usage | None) -> None:
+        if reported is not None:
+            for name in _Usage.__struct_fields__:
+                if (value := getattr(reported, name)) is not None:
+                    setattr(self._reported, name, value)
+            self.summary.usage = _usage(self._reported)
+
+
+def _stream_error(error: _Error) -> UpstreamError:
+    # Inside a stream an error has no status of its own; these two stand for one that invites another try.
+    status = _RETRYABLE.get(error.type)
+    if status is None:
+        return UpstreamError(ErrorType.STREAM_ERROR, error.message)
+    return UpstreamError(ERROR_TYPES[error.type], error.message, retryable=True, status=status)
+
+
+class MessageStream:
+    """Forwards a Messages stream as it came (passthrough), and reads what is measured."""
+
+    def __init__(self, request: ModelRequest, endpoint: Endpoint) -> None:
+        self._reader = _Reader()
+        self.summary = self._reader.summary
+
+    def feed(self, event: StreamEvent) -> bytes:
+        """The event's own bytes; raises UpstreamError for an error event."""
+        self._reader.read(event.data)
+        return event.raw
+
+    def close(self) -> bytes:
+        """Nothing is held back."""
+        return b""
+
+
+class ChatStream:
+    """Turns a Messages stream into chat chunks. Calls are numbered apart from the blocks that carry them."""
+
+    def __init__(self, request: ModelRequest, endpoint: Endpoint) -> None:
+        self._reader = _Reader()
+        self.summary = self._reader.summary
+        self._writer = ChunkWriter(request, endpoint.model)
+        self._calls: dict[int, int] = {}
+        self._without_arguments: set[int] = set()
+
+    def feed(self, event: StreamEvent) -> bytes:
+        """The chunks of one event; empty for events that only frame others. Raises UpstreamError for an error event."""
+        read = self._reader.read(event.data)
+        match read.type:
+            case "message_start":
+                self._writer.response_id = self.summary.response_id
+                self._writer.response_model = self.summary.response_model
+            case "content_block_start" if read.content_block is not None:
+                return self._begin(read.index, read.content_block)
+            case "content_block_delta" if read.delta is not None:
+                return self._continue(read.index, read.delta)
+            case "content_block_stop" if read.index in self._without_arguments:
+                # A call without arguments has none in its deltas; an empty object is what it means.
+                return self._arguments(read.index, "{}")
+            case "message_delta" if read.delta is not None and read.delta.stop_reason is not None:
+                return self._writer.delta(finish_reason=_finish_reason(read.delta.stop_reason))
+            case "message_stop":
+                return self._writer.usage(self.summary.usage)
+        return b""
+
+    def _begin(self, index: int, block: _Block) -> bytes:
+        if block.type == "text" and block.text:
+            self.summary.output_chars += len(block.text)
+            return self._writer.delta(content=block.text)
+        if block.type != "tool_use":
+            return b""
+        number = self._calls[index] = len(self._calls)
+        self._without_arguments.add(index)
+        call = ToolCall(index=number, id=block.id or "", function=Function(name=block.name or "", arguments=""))
+        return self._writer.delta(tool_calls=[call])
+
+    def _continue(self, index: int, delta: _Delta) -> bytes:
+        if delta.text:
+            return self._writer.delta(content=delta.text)
+        if delta.thinking:
+            return self._writer.delta(reasoning_content=delta.thinking)
+        if delta.partial_json and index in self._calls:
+            return self._arguments(index, delta.partial_json)
+        return b""
+
+    def _arguments(self, index: int, text: str) -> bytes:
+        self._without_arguments.discard(index)
+        call = ToolCall(index=self._calls[index], type=msgspec.UNSET, function=Function(arguments=text))
+        return self._writer.delta(tool_calls=[call])
+
+    def close(self) -> bytes:
+        """Nothing is held back."""
+        return b""
