@@ -65,7 +65,6 @@ class Framing(StrEnum):
     SSE = "sse"
     NDJSON = "ndjson"
     AWS_EVENT_STREAM = "aws_event_stream"
-    JSON_ARRAY = "json_array"
 
 
 class StreamEvent(Struct, frozen=True):

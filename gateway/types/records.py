@@ -185,6 +185,7 @@ class RequestRecord(Struct, frozen=True, kw_only=True):
     error_type: ErrorType | None = None
     stream: bool = False
     user_agent: str = ""
+    client_address: str = ""
 
     @property
     def overhead_s(self) -> float:

@@ -63,3 +63,16 @@ def exchange_of(response: httpx.Response) -> Exchange:
         # An httpx client wraps the transport's stream to measure it.
         stream = stream._stream  # type: ignore[union-attr]  # noqa: SLF001
     return stream.exchange
+
+
+def http_client(pool: Pool) -> httpx.AsyncClient:
+    """A client over the pool, for whatever is no provider call of the hot path."""
+    return httpx.AsyncClient(transport=PoolTransport(pool))
+
+
+async def exchange_body(
+    client: httpx.AsyncClient, method: str, url: str, headers: tuple[tuple[str, str], ...], body: bytes
+) -> tuple[int, bytes]:
+    """One whole exchange as (status, body); raises UpstreamError when there is none."""
+    response = await client.request(method, url, headers=list(headers), content=body)
+    return response.status_code, response.content

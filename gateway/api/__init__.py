@@ -1,0 +1,1 @@
+"""HTTP only: one module a surface, and the statuses and bodies that errors become."""

@@ -1,0 +1,133 @@
+"""The caller's side of a connection, in ASGI: replies go out whole or in pieces, and a caller who leaves is noticed."""
+
+import asyncio
+
+from litestar.types import Receive, Send
+
+from gateway.api.errors import error_headers
+from gateway.api.surface import Surface, stream_error
+from gateway.serve.routing import BoundRoute
+from gateway.telemetry.observe import RequestObservation
+from gateway.types.errors import ErrorType, GatewayError
+from gateway.types.model_io import ModelReply
+
+_JSON = (b"content-type", b"application/json")
+_STREAM = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    # nginx and its kin would otherwise hold the chunks back.
+    (b"x-accel-buffering", b"no"),
+)
+
+
+class AsgiDelivery:
+    """Implements `gateway.serve.delivery.Delivery` for one request of one surface."""
+
+    __slots__ = ("_observation", "_receive", "_route", "_send", "_surface", "_watcher", "begun", "left")
+
+    def __init__(self, surface: Surface, observation: RequestObservation, receive: Receive, send: Send) -> None:
+        self._surface = surface
+        self._observation = observation
+        self._receive = receive
+        self._send = send
+        self._route: BoundRoute | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self.left = False
+        self.begun = False
+
+    def routed(self, route: BoundRoute) -> None:
+        """The route whose shape replies take."""
+        self._route = route
+
+    # --- gateway.serve.delivery.Delivery
+
+    async def whole(self, reply: ModelReply) -> None:
+        """Send a whole reply."""
+        assert self._route is not None
+        await self._respond(200, self._surface.whole(reply, self._route), [])
+
+    async def begin_stream(self) -> None:
+        """Send the headers of a stream."""
+        self.begun = True
+        self._observation.status_code = 200
+        await self._send({"type": "http.response.start", "status": 200, "headers": [*_STREAM, *self._facts()]})
+
+    async def chunk(self, data: bytes) -> None:
+        """Send complete SSE events."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end_stream(self) -> None:
+        """Send the surface's end of a stream."""
+        await self._send({"type": "http.response.body", "body": self._surface.stream_end, "more_body": False})
+
+    def watch(self) -> None:
+        """Cancel the running task if the caller leaves."""
+        serving = asyncio.current_task()
+        assert serving is not None
+        self._watcher = asyncio.create_task(self._until_left(serving))
+
+    def stop_watching(self) -> None:
+        """Let the running task finish even if the caller leaves."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            self._watcher = None
+
+    async def _until_left(self, serving: asyncio.Task[object]) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.left = True
+        serving.cancel()
+
+    # --- errors
+
+    async def error(self, error: GatewayError) -> None:
+        """Tell the caller of an error, inside a stream that has begun or instead of a reply."""
+        if error.error_type is ErrorType.CALLER_LEFT:
+            self._observation.status_code = 499
+            return
+        trace_id = self._observation.trace.trace_id_hex
+        if self.begun:
+            await self._send(
+                {
+                    "type": "http.response.body",
+                    "body": stream_error(self._surface, error, trace_id),
+                    "more_body": False,
+                }
+            )
+            return
+        await self._respond(
+            self._surface.status(error), self._surface.error_body(error, trace_id), error_headers(error)
+        )
+
+    async def _respond(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        self.begun = True
+        observation = self._observation
+        observation.status_code = status
+        sending = observation.clock.monotonic()
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [
+                    _JSON,
+                    (b"content-length", str(len(body)).encode()),
+                    *self._facts(),
+                    *headers,
+                ],
+            }
+        )
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        observation.caller_s += observation.clock.monotonic() - sending
+
+    def _facts(self) -> list[tuple[bytes, bytes]]:
+        """What every reply says of itself: trace id, attempts, and whose time was spent (Server-Timing, in ms)."""
+        observation = self._observation
+        upstream_s = observation.upstream_s
+        own_s = max(0.0, observation.elapsed_s - upstream_s)
+        timing = f"gateway;dur={own_s * 1e3:.2f}, upstream;dur={upstream_s * 1e3:.2f}"
+        return [
+            (b"x-gateway-trace-id", observation.trace.trace_id_hex.encode()),
+            (b"x-gateway-request-id", observation.request_id.encode()),
+            (b"x-gateway-attempts", str(observation.attempt_count).encode()),
+            (b"server-timing", timing.encode()),
+        ]

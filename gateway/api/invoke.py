@@ -1,0 +1,135 @@
+"""The hot routes: raw ASGI handlers that carry a request from its bytes to its delivered reply, observed throughout."""
+
+import logging
+from collections.abc import Callable
+
+from litestar.types import Receive, Scope, Send
+
+from gateway.api.delivery import AsgiDelivery
+from gateway.api.fields import read_fields
+from gateway.api.surface import Surface
+from gateway.serve.routing import BoundRoute, RoutingTable
+from gateway.serve.serving import Serving
+from gateway.telemetry.observe import Observer, RequestObservation
+from gateway.types.errors import ErrorType, GatewayError, RequestError, ServiceError
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+_LOG = logging.getLogger(__name__)
+
+
+class Invoker:
+    """Serves the requests of every surface.
+
+    Args:
+        routes: gives the routing table in force; a reload changes what it returns.
+    """
+
+    def __init__(self, observer: Observer, serving: Serving, routes: Callable[[], RoutingTable]) -> None:
+        self._observer = observer
+        self._serving = serving
+        self._routes = routes
+
+    async def handle(self, surface: Surface, parameter: str | None, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request of `surface`; `parameter` is the route's name where the path has it."""
+        with self._observe(surface, scope) as observation:
+            delivery = AsgiDelivery(surface, observation, receive, send)
+            try:
+                await self._serve(surface, parameter, scope, receive, observation, delivery)
+            except GatewayError as error:
+                observation.failed(error)
+                delivery.stop_watching()
+                await delivery.error(error)
+            except Exception:  # noqa: BLE001 - no caller sees a bare failure, whatever its cause
+                _LOG.exception("a request failed inside the gateway", extra={"trace": observation.trace.trace_id_hex})
+                internal = ServiceError(ErrorType.INTERNAL, "The gateway failed; its log has the cause by trace id.")
+                observation.failed(internal)
+                delivery.stop_watching()
+                await delivery.error(internal)
+            finally:
+                delivery.stop_watching()
+
+    async def _serve(
+        self,
+        surface: Surface,
+        parameter: str | None,
+        scope: Scope,
+        receive: Receive,
+        observation: RequestObservation,
+        delivery: AsgiDelivery,
+    ) -> None:
+        if scope["method"] != "POST":  # type: ignore[typeddict-item]
+            raise RequestError(ErrorType.METHOD_NOT_ALLOWED, "Method Not Allowed")
+        routes = self._routes()
+        if parameter is not None:
+            # A bad body is then counted under its route.
+            _find(surface, routes, parameter, observation, delivery)
+        waiting = observation.clock.monotonic()
+        body = await _read_body(receive)
+        observation.caller_s += observation.clock.monotonic() - waiting
+        fields = read_fields(body)
+        name = surface.route_name(parameter, fields)
+        route = routes[name] if parameter is not None else _find(surface, routes, name, observation, delivery)
+        request = surface.read(fields, route)
+        observation.stream = request.stream
+        observation.admitted()
+        if request.stream:
+            delivery.watch()
+        await self._serving.serve(observation, route, request, delivery)
+
+    def _observe(self, surface: Surface, scope: Scope) -> RequestObservation:
+        traceparent = user_agent = None
+        for name, value in scope["headers"]:
+            if name == b"traceparent":
+                traceparent = value.decode("latin-1")
+            elif name == b"user-agent":
+                user_agent = value.decode("latin-1")
+        client, server = scope.get("client"), scope.get("server")
+        return self._observer.observe_request(
+            method=_METHODS.get(scope["method"], "_OTHER"),  # type: ignore[typeddict-item]
+            path_template=surface.path,
+            scheme=scope["scheme"],
+            server=(server[0], server[1] or 0) if server else ("", 0),
+            traceparent=traceparent,
+            user_agent=user_agent or "",
+            address=client[0] if client else "",
+        )
+
+
+def _find(
+    surface: Surface, routes: RoutingTable, name: str, observation: RequestObservation, delivery: AsgiDelivery
+) -> BoundRoute:
+    route = routes.get(name)
+    if route is None:
+        raise surface.unknown_route(name)
+    observation.routed(name, route.route.route_type.value)
+    delivery.routed(route)
+    return route
+
+
+_METHODS = {method: method for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")}
+
+
+async def _read_body(receive: Receive) -> bytes:
+    message = await receive()
+    body: bytes = message.get("body", b"")  # type: ignore[assignment]
+    if not message.get("more_body", False):
+        _check_present(message["type"])
+        return body
+    parts = [body]
+    size = len(body)
+    while message.get("more_body", False):
+        message = await receive()
+        _check_present(message["type"])
+        part: bytes = message.get("body", b"")  # type: ignore[assignment]
+        size += len(part)
+        if size > MAX_BODY_BYTES:
+            raise RequestError(
+                ErrorType.REQUEST_TOO_LARGE, f"The request's body is over {MAX_BODY_BYTES // 2**20} MiB."
+            )
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _check_present(message_type: str) -> None:
+    if message_type == "http.disconnect":
+        raise RequestError(ErrorType.CALLER_LEFT, "The caller closed the connection.")

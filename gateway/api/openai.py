@@ -1,0 +1,107 @@
+"""The OpenAI-like surfaces: `/v1/...`, and `/endpoints/{name}/invocations` in MLflow's wording of errors."""
+
+from collections.abc import Callable
+from functools import partial
+
+from gateway.api import errors
+from gateway.api.fields import require_list, string_field, wants_stream, wants_usage
+from gateway.api.surface import Fields, Surface
+from gateway.serve.routing import BoundRoute
+from gateway.types.errors import ErrorType, GatewayError, RequestError
+from gateway.types.model_io import ModelReply, ModelRequest
+from gateway.types.route import CANONICAL_OPERATION, Operation, RouteType
+
+_REQUIRED = {RouteType.CHAT: "messages", RouteType.COMPLETIONS: "prompt", RouteType.EMBEDDINGS: "input"}
+_KINDS = {RouteType.CHAT: "chat", RouteType.COMPLETIONS: "completions", RouteType.EMBEDDINGS: "embeddings"}
+
+MODEL_NOT_PERMITTED = (
+    "The parameter 'model' is not permitted to be passed. The route being queried already defines a model instance."
+)
+
+
+def canonical_request(fields: Fields, route: BoundRoute) -> ModelRequest:
+    """A request whose body is already canonical; raises RequestError for what no provider could serve."""
+    route_type = route.route.route_type
+    if route_type is RouteType.CHAT:
+        require_list(fields, "messages")
+    elif _REQUIRED[route_type] not in fields:
+        name = _REQUIRED[route_type]
+        raise RequestError(ErrorType.INVALID_REQUEST, f"'{name}' is required.", param=name)
+    stream = wants_stream(fields)
+    return ModelRequest(
+        operation=CANONICAL_OPERATION[route_type],
+        fields=fields,
+        stream=stream,
+        include_usage=stream and wants_usage(fields),
+    )
+
+
+def canonical_body(reply: ModelReply, route: BoundRoute) -> bytes:
+    """The reply as it is."""
+    return reply.body
+
+
+def _read_v1(operation: Operation, fields: Fields, route: BoundRoute) -> ModelRequest:
+    if route.route.route_type is not operation.route_type:
+        raise RequestError(
+            ErrorType.WRONG_ROUTE_TYPE,
+            f"Endpoint '{route.route.name}' is not a {_KINDS[operation.route_type]} endpoint.",
+            param="model",
+        )
+    return canonical_request(fields, route)
+
+
+def _route_from_model(parameter: str | None, fields: Fields) -> str:
+    return string_field(fields, "model")
+
+
+def _no_such_model(name: str) -> GatewayError:
+    return RequestError(
+        ErrorType.UNKNOWN_ROUTE,
+        f"Route {name} not found in the configuration. GET /v1/models lists the routes.",
+        param="model",
+    )
+
+
+def v1(path: str, operation: Operation) -> Surface:
+    """The surface of one `/v1/...` path; `model` names the route."""
+    read: Callable[[Fields, BoundRoute], ModelRequest] = partial(_read_v1, operation)
+    return Surface(
+        path=path,
+        route_name=_route_from_model,
+        read=read,
+        whole=canonical_body,
+        error_body=errors.openai_body,
+        status=errors.status_of,
+        unknown_route=_no_such_model,
+    )
+
+
+V1_SURFACES = (
+    v1("/v1/chat/completions", Operation.CHAT),
+    v1("/v1/completions", Operation.COMPLETIONS),
+    v1("/v1/embeddings", Operation.EMBEDDINGS),
+)
+
+
+def route_from_path(parameter: str | None, fields: Fields) -> str:
+    """The route that the path names; its body may not name another."""
+    if "model" in fields:
+        raise RequestError(ErrorType.INVALID_REQUEST, MODEL_NOT_PERMITTED, param="model")
+    return parameter or ""
+
+
+def not_found(name: str) -> GatewayError:
+    """What the MLflow gateway said of a path without a route."""
+    return RequestError(ErrorType.UNKNOWN_ROUTE, "Not Found")
+
+
+ENDPOINTS = Surface(
+    path="/endpoints/{name}/invocations",
+    route_name=route_from_path,
+    read=canonical_request,
+    whole=canonical_body,
+    error_body=errors.mlflow_body,
+    status=errors.mlflow_status_of,
+    unknown_route=not_found,
+)

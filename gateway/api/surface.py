@@ -1,0 +1,41 @@
+"""A surface: one family of paths with its own shapes of requests, replies and errors, as a table of functions."""
+
+from collections.abc import Callable
+
+from msgspec import Raw, Struct
+
+from gateway.serve.routing import BoundRoute
+from gateway.types.errors import GatewayError
+from gateway.types.model_io import ModelReply, ModelRequest
+
+Fields = dict[str, Raw]
+"""The top-level members of a JSON request, values byte for byte."""
+
+
+class Surface(Struct, frozen=True, kw_only=True):
+    """How one family of paths reads requests and writes answers.
+
+    Args:
+        path: the template of the path, which names the SERVER span and the log line.
+        route_name: the route that a request is for, from the path's parameter (or None) and the body.
+        read: the canonical request; raises RequestError.
+        whole: the body of a whole reply.
+        stream_end: what ends a stream, after its last event.
+        error_body: the body of an error, from the error and the trace id.
+        stream_error: an error after the stream began, as a complete event.
+        status: the HTTP status of an error.
+    """
+
+    path: str
+    route_name: Callable[[str | None, Fields], str]
+    read: Callable[[Fields, BoundRoute], ModelRequest]
+    whole: Callable[[ModelReply, BoundRoute], bytes]
+    error_body: Callable[[GatewayError, str], bytes]
+    status: Callable[[GatewayError], int]
+    unknown_route: Callable[[str], GatewayError]
+    stream_end: bytes = b"data: [DONE]\n\n"
+
+
+def stream_error(surface: Surface, error: GatewayError, trace_id: str) -> bytes:
+    """An error inside a stream that has begun: one event with the surface's error body."""
+    return b"data: " + surface.error_body(error, trace_id) + b"\n\n"

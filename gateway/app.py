@@ -1,0 +1,141 @@
+"""The composition root: the only place where the gateway's objects are made and joined."""
+
+import asyncio
+import logging
+import os
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Any
+
+from litestar import Litestar, Request, Response, asgi
+from litestar.exceptions import HTTPException, NotFoundException
+from litestar.handlers import ASGIRouteHandler
+from litestar.types import Receive, Scope, Send
+
+from gateway.api.invoke import Invoker
+from gateway.api.listing import listing_handlers
+from gateway.api.openai import ENDPOINTS, V1_SURFACES
+from gateway.api.ops import ops_handlers
+from gateway.api.original import ORIGINAL
+from gateway.api.surface import Surface
+from gateway.config.settings import Settings
+from gateway.providers.registry import PROVIDERS, canonical_name
+from gateway.providers.spec import Provider
+from gateway.serve.attempt import Attempts
+from gateway.serve.routing import RoutingTable, bind
+from gateway.serve.serving import Serving
+from gateway.telemetry import names
+from gateway.telemetry.httpx_spans import instrument_client
+from gateway.telemetry.setup import Telemetry
+from gateway.types.clock import Clock, Rng
+from gateway.upstream.client import UpstreamClient
+from gateway.upstream.credentials import Credentials
+from gateway.upstream.http_client import exchange_body, http_client
+from gateway.upstream.pool import Pool
+
+_LOG = logging.getLogger(__name__)
+
+
+def find_provider(name: str) -> Provider | None:
+    """A provider by the name in a configuration file, whatever its case and hyphens."""
+    return PROVIDERS.get(canonical_name(name))
+
+
+class Gateway:
+    """One gateway process: its routing table, its telemetry, and the ASGI application that joins them."""
+
+    def __init__(self, settings: Settings, telemetry: Telemetry, clock: Clock, rng: Rng) -> None:
+        self._telemetry = telemetry
+        self._clock = clock
+        self._rng = rng
+        self.routes: RoutingTable = {}
+        self.use(settings)
+        self._invoker: Invoker | None = None
+        self.app = self._application()
+
+    def use(self, settings: Settings) -> None:
+        """Serve these settings from the next request on."""
+        self.routes = bind(settings.routes, PROVIDERS_BY_NAME)
+        self._telemetry.metrics.prepare({name: bound.route for name, bound in self.routes.items()})
+        self._telemetry.metrics.gauge(names.CONFIG_RELOAD_SUCCESSFUL).set(1)
+        self._telemetry.metrics.gauge(names.CONFIG_RELOAD_TIMESTAMP).set(self._clock.now_ns() / 1e9)
+
+    @asynccontextmanager
+    async def _running(self, app: Litestar) -> AsyncIterator[None]:
+        telemetry = self._telemetry
+        pool = Pool()
+        http = http_client(pool)
+        # Whatever is no provider call of the hot path is traced by the instrumentation itself.
+        instrument_client(http, telemetry.tracer_provider)
+        credentials = Credentials(partial(exchange_body, http), self._clock, os.environ)
+        upstream = UpstreamClient(
+            pool,
+            credentials,
+            self._clock,
+            http=http if telemetry.instrumented else None,
+        )
+        serving = Serving(Attempts(upstream, instrumented=telemetry.instrumented), self._rng)
+        self._invoker = Invoker(telemetry.observer, serving, self._current_routes)
+        lag = asyncio.create_task(telemetry.watch_loop_lag(self._clock))
+        try:
+            yield
+        finally:
+            lag.cancel()
+            with suppress(asyncio.CancelledError):
+                await lag
+            credentials.close()
+            await http.aclose()
+            await pool.close()
+
+    def _current_routes(self) -> RoutingTable:
+        return self.routes
+
+    def _application(self) -> Litestar:
+        return Litestar(
+            route_handlers=[
+                self._named_routes("/gateway", ORIGINAL),
+                self._named_routes("/endpoints", ENDPOINTS),
+                *(self._fixed_route(surface) for surface in V1_SURFACES),
+                *listing_handlers(self._current_routes),
+                *ops_handlers(self._current_routes, self._clock.now_ns() // 1_000_000_000),
+            ],
+            lifespan=[self._running],
+            exception_handlers={HTTPException: _http_error, Exception: _internal_error},
+            openapi_config=None,
+            logging_config=None,
+        )
+
+    def _fixed_route(self, surface: Surface) -> ASGIRouteHandler:
+        @asgi(surface.path, copy_scope=False)
+        async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+            assert self._invoker is not None, "requests come only while the application runs"
+            await self._invoker.handle(surface, None, scope, receive, send)
+
+        return handle
+
+    def _named_routes(self, prefix: str, surface: Surface) -> ASGIRouteHandler:
+        # A mount, since Litestar's raw ASGI handlers take no path parameters.
+        @asgi(prefix, is_mount=True, copy_scope=False)
+        async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+            assert self._invoker is not None, "requests come only while the application runs"
+            match = _INVOCATIONS.fullmatch(scope["path"])
+            if match is None:
+                raise NotFoundException("Not Found")
+            await self._invoker.handle(surface, match[1], scope, receive, send)
+
+        return handle
+
+
+_INVOCATIONS = re.compile(r"/([^/]+)/invocations/?")
+PROVIDERS_BY_NAME = {provider.name: provider for provider in PROVIDERS.values()}
+
+
+def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, Any]]:
+    return Response({"detail": error.detail}, status_code=error.status_code, headers=error.headers)
+
+
+def _internal_error(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
+    _LOG.error("a page failed", exc_info=error)
+    return Response({"detail": "The gateway failed; its log has the cause."}, status_code=500)

@@ -1,0 +1,57 @@
+"""The ASGI server around the application: uvicorn on uvloop and httptools (docs/adr/0001 has the measurement)."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+
+GRACE_S = 25
+"""How long requests in flight may go on after SIGTERM: within Kubernetes' 30 s."""
+_LOG = logging.getLogger(__name__)
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server whose signals drain and exit 0, and which says so once."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Drain on SIGTERM and SIGINT. Uvicorn's own version raises the signal again, which would not exit 0."""
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGTERM, signal.SIGINT)
+        for number in signals:
+            loop.add_signal_handler(number, self._drain, number)
+        try:
+            yield
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+    def _drain(self, number: int) -> None:
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
+        _LOG.info("draining: no new connections, requests in flight have %s s", GRACE_S)
+
+
+def make_server(app: Any, host: str, port: int) -> Server:
+    """A server for one process."""
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=GRACE_S,
+        backlog=2048,
+    )
+    return Server(config)

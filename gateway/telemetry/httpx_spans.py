@@ -1,0 +1,11 @@
+"""opentelemetry-instrumentation-httpx on one client: the spans of exchanges that are not the hot path's own."""
+
+from typing import Any
+
+from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
+from opentelemetry.sdk.trace import TracerProvider
+
+
+def instrument_client(client: Any, provider: TracerProvider) -> None:
+    """Put the instrumentation on an `httpx.AsyncClient` (the global switch misses custom transports)."""
+    HTTPXClientInstrumentor.instrument_client(client, tracer_provider=provider)

@@ -1,0 +1,120 @@
+"""One JSON line a request, and the process's own messages in the same form.
+
+A line holds no prompt, no key and no header. msgspec escapes control characters, so a line is always one line.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+from msgspec import Struct
+
+from gateway.telemetry.queue import BackgroundQueue
+from gateway.types.records import RequestRecord
+
+
+class RequestLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The log line of one request. Times in seconds, money in nano-dollars; absent means unknown or none."""
+
+    time: str
+    level: str
+    message: str
+    request_id: str
+    trace_id: str
+    span_id: str
+    method: str
+    path: str
+    route: str
+    status: int
+    outcome: str
+    duration_s: float
+    overhead_s: float
+    error_type: str | None = None
+    team: str | None = None
+    key_id: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    response_model: str | None = None
+    stream: bool = False
+    attempts: int = 0
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    first_chunk_s: float | None = None
+    cost_nano_usd: int | None = None
+    cost_basis: str | None = None
+
+
+def request_line(record: RequestRecord) -> bytes:
+    """The line of a record, its newline included."""
+    last = record.attempts[-1] if record.attempts else None
+    usage = last.usage if last is not None else None
+    cost = last.cost if last is not None else None
+    line = RequestLine(
+        time=datetime.fromtimestamp(record.end_ns / 1e9, UTC).isoformat(timespec="milliseconds"),
+        level="INFO" if record.status_code < 500 else "ERROR",
+        message="request",
+        request_id=record.request_id,
+        trace_id=record.trace.trace_id_hex,
+        span_id=f"{record.trace.span_id:016x}",
+        method=record.method,
+        path=record.path_template,
+        route=record.route,
+        status=record.status_code,
+        outcome=record.outcome,
+        duration_s=round(record.duration_s, 6),
+        overhead_s=round(record.overhead_s, 6),
+        error_type=record.error_type,
+        team=record.caller.team,
+        key_id=record.caller.key_id,
+        provider=last.provider if last is not None else None,
+        model=last.request_model if last is not None else None,
+        response_model=last.response_model if last is not None else None,
+        stream=record.stream,
+        attempts=len(record.attempts),
+        input_tokens=usage.input_tokens if usage is not None else None,
+        output_tokens=usage.output_tokens if usage is not None else None,
+        first_chunk_s=last.first_chunk_s if last is not None else None,
+        cost_nano_usd=record.cost_nano_usd,
+        cost_basis=cost.basis if cost is not None else None,
+    )
+    return msgspec.json.encode(line) + b"\n"
+
+
+class RequestLog:
+    """The log sink: lines are made and written on a thread, so a slow disk or pipe delays no request."""
+
+    name = "log"
+
+    def __init__(self, descriptor: int, on_drop: Callable[[str, int], None]) -> None:
+        self._descriptor = descriptor
+        self.queue: BackgroundQueue[RequestRecord] = BackgroundQueue(
+            "request-log", self._write, lambda reason, records: on_drop(reason, len(records)), failure="write_failed"
+        )
+
+    def record(self, record: RequestRecord) -> None:
+        """Queue the record's line."""
+        self.queue.put(record)
+
+    def _write(self, records: Sequence[RequestRecord]) -> bool:
+        data = memoryview(b"".join(map(request_line, records)))
+        while data:
+            data = data[os.write(self._descriptor, data) :]
+        return True
+
+
+class JsonFormatter(logging.Formatter):
+    """The process's own messages as JSON lines. Tracebacks stay: they go to the operator, never to a caller."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line).decode()
