@@ -15,7 +15,7 @@ import uvloop
 
 from bench.report import Results, describe_machine, markdown
 from bench.rounds import FULL, QUICK, Rounds
-from bench.variants import ROOT, Variant, checkout, floor, gateway, write_config
+from bench.variants import ROOT, Variant, checkout, floor, gateway
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -39,16 +39,15 @@ def main() -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-bench-")))
         rounds = stack.enter_context(Rounds(plan, folder))
-        config = write_config(folder, rounds.upstream)
         variants: list[Variant] = [floor(rounds.upstream)]
         if not options.floor_only:
-            off, on = (gateway(config, telemetry=telemetry) for telemetry in (False, True))
+            off, on = (gateway(folder, rounds.upstream, telemetry=telemetry) for telemetry in (False, True))
             variants += [off, on]
             pairs.append((on.name, off.name))
         if options.compare:
             tree = stack.enter_context(checkout(options.compare))
             for new in variants[1:]:
-                old = gateway(config, telemetry=new.sink, cwd=tree, label=options.compare)
+                old = gateway(folder, rounds.upstream, telemetry=new.sink, cwd=tree, label=options.compare)
                 variants.append(old)
                 pairs.append((new.name, old.name))
         rounds.start(variants)

@@ -147,6 +147,6 @@ The process under measurement has one core; load, mock provider (0 ms) and OTLP 
 time of the process and its children. Requests of 664 bytes, replies of 787; streams: 50 at a time, 50 events/s each,
 CPU of opening them included; event delay is from the provider's write to the caller's read. Latencies are whole, so
 what is added is the distance from the first column. "All signals": spans over OTLP, metrics, a JSON log line a request;
-"no traces": metrics and log line. A share of the core well below 100 % at 64 connections means that other work ran on
+"metrics only" has no others. A share of the core well below 100 % at 64 connections means that other work ran on
 the machine: requests/s and latencies then say little, CPU a request still does. Fewer spans a request than the gateway makes means that its queue overflowed.
 """

@@ -15,6 +15,8 @@ from bench.payloads import EMBEDDINGS_ROUTE, ROUTE
 ROOT = Path(__file__).resolve().parent.parent
 
 _CONFIG = """\
+telemetry:
+  log_requests: {log}
 routes:
   - name: {chat}
     route_type: llm/v1/chat
@@ -47,10 +49,11 @@ class Variant:
         return [part.replace("{port}", str(port)).replace("{metrics_port}", str(metrics_port)) for part in self.command]
 
 
-def write_config(folder: Path, upstream: str) -> Path:
+def write_config(folder: Path, upstream: str, *, telemetry: bool) -> Path:
     """The gateway's configuration: one chat and one embeddings route to `upstream` (scheme, host and port)."""
-    path = folder / "bench.yaml"
-    path.write_text(_CONFIG.format(chat=ROUTE, embeddings=EMBEDDINGS_ROUTE, upstream=upstream))
+    path = folder / f"bench-{'on' if telemetry else 'off'}.yaml"
+    log = "true" if telemetry else "false"
+    path.write_text(_CONFIG.format(chat=ROUTE, embeddings=EMBEDDINGS_ROUTE, upstream=upstream, log=log))
     return path
 
 
@@ -60,14 +63,18 @@ def floor(upstream: str, server: str = "uvicorn") -> Variant:
     return Variant(f"no gateway: {server} + aiohttp", command)
 
 
-def gateway(config: Path, *, telemetry: bool, cwd: Path = ROOT, label: str = "gateway") -> Variant:
-    """The gateway of the checkout `cwd`. With telemetry: OTLP spans, metrics and the log line; without: metrics only."""
+def gateway(folder: Path, upstream: str, *, telemetry: bool, cwd: Path = ROOT, label: str = "gateway") -> Variant:
+    """The gateway of the checkout `cwd`. With telemetry: OTLP spans, metrics and the log line; without: metrics only.
+
+    Its configuration is written to `folder`.
+    """
+    config = write_config(folder, upstream, telemetry=telemetry)
     command = (
         *(sys.executable, "-m", "gateway", "start", "--config-path", str(config)),
         *("--port", "{port}", "--metrics-port", "{metrics_port}"),
         *("--traces", "otlp" if telemetry else "none"),
     )
-    name = f"{label}, all signals" if telemetry else f"{label}, no traces"
+    name = f"{label}, all signals" if telemetry else f"{label}, metrics only"
     return Variant(name, command, cwd=cwd, native_surface=True, sink=telemetry)
 
 
