@@ -13,8 +13,8 @@ from msgspec import Struct
 from gateway.types.secret import Secret
 
 NANO_PER_USD = 1_000_000_000
-MAX_NANO_USD = 2**62
-"""The largest amount that one entry may carry, about 4.6 thousand million dollars: sums stay within 64 bits."""
+MAX_NANO_USD = 10**15
+"""The most that one attempt is charged or holds, a million dollars: sums of them stay within 64 bits."""
 
 
 class Window(StrEnum):

@@ -1,0 +1,1 @@
+"""Where spend is kept: SQLite in one file, or PostgreSQL for several nodes, behind one Protocol."""

@@ -1,0 +1,289 @@
+"""What a ledger store keeps and does: the values that cross its border, and its Protocol.
+
+Three invariants hold after every commit, whatever was killed when: an attempt has at most one `settle` entry; a
+counter's `held` is the sum of the open holds that name it; a counter's `spent` is the sum of the entries that fall
+into its scope and window.
+
+Money is integer nano-dollars. Instants are nanoseconds since the epoch.
+"""
+
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from typing import Protocol
+
+from msgspec import Struct
+
+from gateway.types.records import Basis
+from gateway.types.usage import Usage
+
+
+class StoreError(Exception):
+    """The store failed. `retryable` says whether the same work may succeed later.
+
+    `ambiguous` says that the failed commit may have taken place all the same.
+    """
+
+    def __init__(self, message: str, *, retryable: bool = True, ambiguous: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+        self.ambiguous = ambiguous
+
+
+class StoreInUseError(StoreError):
+    """Another process owns this ledger."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retryable=False)
+
+
+class EntryKind(StrEnum):
+    """Why an entry was written: the charge of an attempt, or the correction of one that was charged as an orphan."""
+
+    SETTLE = "settle"
+    ADJUST = "adjust"
+
+
+class Payer(Struct, frozen=True, kw_only=True):
+    """What decides which budgets an attempt falls under. `key_id` is "" for callers without a key."""
+
+    team: str
+    key_id: str
+    route: str
+    provider: str
+    model: str
+
+
+class Entry(Struct, frozen=True, kw_only=True):
+    """One line of the ledger. `nano_usd` is None where no price is known, which is flagged and not 0.
+
+    `at_ns` is when the attempt was admitted; it decides the window, however late the charge comes.
+    """
+
+    request_id: str
+    attempt: int
+    at_ns: int
+    settled_ns: int
+    payer: Payer
+    basis: Basis
+    nano_usd: int | None
+    kind: EntryKind = EntryKind.SETTLE
+    price_version: str = ""
+    usage: Usage | None = None
+
+
+class Watch(Struct, frozen=True, kw_only=True):
+    """One budget that looks at a counter. `alerts` are (share as text, the amount at which it is crossed)."""
+
+    budget: str
+    limit_nano_usd: int
+    hard: bool
+    alerts: tuple[tuple[str, int], ...] = ()
+    webhooks: tuple[str, ...] = ()
+    """Ids of the webhooks that each alert goes to."""
+
+
+class Counter(Struct, frozen=True, kw_only=True):
+    """Spend of one scope in one window, and the budgets that look at it.
+
+    `match` are the (column, value) pairs that an entry must have to fall into the scope. `family` names the configured
+    scope, window kind and zone: counters whose family is configured no more are dropped.
+    """
+
+    scope: str
+    window_id: str
+    start_ns: int
+    end_ns: int
+    family: str
+    match: tuple[tuple[str, str], ...] = ()
+    watches: tuple[Watch, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What identifies the counter; also the order in which counters are locked."""
+        return (self.scope, self.window_id)
+
+
+class HoldOp(Struct, frozen=True, kw_only=True):
+    """Reserve money for one attempt in every counter, or in none.
+
+    An open hold means that the attempt may have been dispatched: a process that dies leaves it to be charged.
+    """
+
+    request_id: str
+    attempt: int
+    at_ns: int
+    nano_usd: int
+    payer: Payer
+    counters: tuple[Counter, ...]
+    price_version: str = ""
+
+
+class SettleOp(Struct, frozen=True, kw_only=True):
+    """Write the charge of one attempt and close its hold, if there is one. Doing it twice does it once."""
+
+    entry: Entry
+    counters: tuple[Counter, ...] = ()
+    held: bool = False
+    """Whether the attempt has a hold. Its charge must then reach the disk before it counts."""
+
+
+class ReleaseOp(Struct, frozen=True, kw_only=True):
+    """Close a hold whose attempt was never sent, without an entry."""
+
+    request_id: str
+    attempt: int
+
+
+Op = HoldOp | SettleOp | ReleaseOp
+
+
+class Balance(Struct, frozen=True):
+    """A counter's state."""
+
+    spent_nano_usd: int
+    held_nano_usd: int
+
+
+class Refusal(Struct, frozen=True, kw_only=True):
+    """Why a hold was not granted: the first hard budget without enough room."""
+
+    counter: Counter
+    watch: Watch
+    balance: Balance
+
+    @property
+    def left_nano_usd(self) -> int:
+        """What the budget has left, holds counted as spent."""
+        return max(0, self.watch.limit_nano_usd - self.balance.spent_nano_usd - self.balance.held_nano_usd)
+
+
+class Committed(Struct, frozen=True, kw_only=True):
+    """What one commit did. `refusals[i]` belongs to `ops[i]`; `balances` are of all counters that it touched."""
+
+    refusals: tuple[Refusal | None, ...]
+    balances: dict[tuple[str, str], Balance]
+    alerts: int = 0
+    duplicates: int = 0
+    """Charges that the ledger had already."""
+
+
+class OpenHold(Struct, frozen=True, kw_only=True):
+    """A hold that waits for its charge. `counters` are the keys that it is counted in."""
+
+    request_id: str
+    attempt: int
+    owner: str
+    epoch: int
+    at_ns: int
+    nano_usd: int
+    payer: Payer
+    price_version: str
+    counters: tuple[tuple[str, str], ...]
+
+
+class CounterRow(Struct, frozen=True, kw_only=True):
+    """A counter as stored."""
+
+    scope: str
+    window_id: str
+    start_ns: int
+    end_ns: int
+    family: str
+    match: tuple[tuple[str, str], ...]
+    spent_nano_usd: int
+    held_nano_usd: int
+
+
+class Alert(Struct, frozen=True, kw_only=True):
+    """A crossed threshold for one webhook ("" records the crossing itself). `id` is the same however often it is sent.
+
+    `threshold` is a share of the limit such as "0.8", or "refused" for the first request that a hard budget refused.
+    """
+
+    id: str
+    budget: str
+    scope: str
+    window_id: str
+    threshold: str
+    webhook: str
+    spent_nano_usd: int
+    limit_nano_usd: int
+    created_ns: int
+    tries: int = 0
+
+
+class KeyRow(Struct, frozen=True, kw_only=True):
+    """A gateway key as stored: its secret only as a hash."""
+
+    id: str
+    secret_hash: str
+    team: str
+    routes: tuple[str, ...]
+    created_ns: int
+    expires_ns: int | None = None
+    revoked_ns: int | None = None
+    calls_per_minute: int | None = None
+
+
+class LedgerStore(Protocol):
+    """A ledger that one thread at a time uses. Every method is one transaction; failures raise StoreError."""
+
+    def commit(self, ops: Sequence[Op]) -> Committed:
+        """Do all of `ops`, in order, or none of them."""
+        ...
+
+    def sweep(self, now_ns: int) -> int:
+        """Charge the open holds of processes that are gone; how many there were."""
+        ...
+
+    def keep_families(self, families: frozenset[str]) -> None:
+        """Drop counters that no configured budget keeps up to date; they are made anew from entries when needed."""
+        ...
+
+    def rebuild(self) -> int:
+        """Set every counter to what entries and holds say; how many were wrong."""
+        ...
+
+    def balances(self, now_ns: int) -> dict[tuple[str, str], Balance]:
+        """The counters of all windows that hold `now_ns`."""
+        ...
+
+    def counters(self) -> list[CounterRow]:
+        """Every counter."""
+        ...
+
+    def holds(self) -> list[OpenHold]:
+        """Every open hold."""
+        ...
+
+    def entries(self, start_ns: int = 0, end_ns: int = 2**62) -> Iterator[Entry]:
+        """The entries admitted in `start_ns <= at < end_ns`, oldest first, streamed."""
+        ...
+
+    def claim_alerts(self, now_ns: int, until_ns: int, limit: int) -> list[Alert]:
+        """Alerts that are due. Nobody else gets them before `until_ns`."""
+        ...
+
+    def finish_alert(self, alert_id: str, now_ns: int) -> None:
+        """An alert was delivered."""
+        ...
+
+    def alerts(self) -> list[Alert]:
+        """Every alert ever written, oldest first."""
+        ...
+
+    def put_key(self, key: KeyRow) -> None:
+        """Add a key, or replace the one of the same id."""
+        ...
+
+    def keys(self) -> list[KeyRow]:
+        """Every key, revoked ones included."""
+        ...
+
+    def tend(self) -> None:
+        """Housekeeping between commits; cheap when there is nothing to do."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the ledger."""
+        ...
