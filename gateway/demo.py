@@ -21,7 +21,8 @@ import yaml
 from gateway import local_model
 
 READY_WITHIN_S = 60.0
-STOPPED_WITHIN_S = 20.0
+# Longer than the gateway takes to drain.
+STOPPED_WITHIN_S = 30.0
 POLL_S = 0.05
 LOCAL_CONFIG = Path("examples/local.yaml")
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked up, not bound

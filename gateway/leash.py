@@ -13,7 +13,7 @@ import sys
 import threading
 
 STDIN = 0
-GRACE_S = 10.0
+GRACE_S = 30.0
 
 
 def _end_with_the_pipe() -> None:
