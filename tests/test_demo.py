@@ -1,5 +1,6 @@
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import demo
+from gateway import demo, traffic
 from gateway.demo import Addresses, DemoError
 
 
@@ -47,12 +48,12 @@ class RunningDemo:
 
 
 @contextmanager
-def running_demo(folder: Path, *, traffic: bool) -> Iterator[RunningDemo]:
+def running_demo(folder: Path, *, with_traffic: bool) -> Iterator[RunningDemo]:
     ports = free_ports(4)
     config = config_for(ports[2:], folder)
     program = (
         "import pathlib, sys; from gateway import demo; "
-        f"sys.exit(demo.run('127.0.0.1', {ports[0]}, {ports[1]}, {traffic}, pathlib.Path({str(config)!r})))"
+        f"sys.exit(demo.run('127.0.0.1', {ports[0]}, {ports[1]}, {with_traffic}, pathlib.Path({str(config)!r})))"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -84,7 +85,7 @@ def listening(port: int) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_demo_answers_what_it_suggests_and_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
     """Each request that the demo prints gets an answer; a signal then stops all of it, with status 0."""
-    with running_demo(tmp_path, traffic=False) as up:
+    with running_demo(tmp_path, with_traffic=False) as up:
         suggested = [line for line in up.welcome.splitlines() if "curl" in line or "-d '" in line]
         urls = [line.split()[2] for line in suggested[::2]]
         bodies = [line.partition("-d '")[2].removesuffix("'") for line in suggested[1::2]]
@@ -102,9 +103,21 @@ def test_the_demo_answers_what_it_suggests_and_leaves_nothing_behind(tmp_path: P
 
 @pytest.mark.model
 @pytest.mark.usefixtures("local_model")
+def test_each_kind_of_traffic_gets_the_reply_that_it_expects(tmp_path: Path) -> None:
+    """Every scenario of the mix, good or bad, is answered as documented, and the gateway is healthy afterwards."""
+    with running_demo(tmp_path, with_traffic=False) as up:
+        rng = random.Random(1)
+        outcomes = [traffic.send(scenario, "127.0.0.1", up.port, rng) for scenario in traffic.SCENARIOS]
+        with urllib.request.urlopen(f"http://127.0.0.1:{up.port}/health", timeout=10) as reply:
+            assert reply.status == 200
+    assert [outcome for outcome in outcomes if not outcome.as_expected] == []
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("local_model")
 def test_a_killed_demo_leaves_nothing_behind(tmp_path: Path) -> None:
     """When the demo itself is killed outright, its model, gateway and traffic end too."""
-    with running_demo(tmp_path, traffic=True) as up:
+    with running_demo(tmp_path, with_traffic=True) as up:
         assert up.process.stdout is not None
         os.kill(up.process.pid, signal.SIGKILL)
         # Gateway and traffic hold the other end of this pipe: it ends when the last of them has.
