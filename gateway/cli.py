@@ -1,5 +1,6 @@
 """The `gateway` command."""
 
+import gc
 import logging
 import os
 import random
@@ -102,6 +103,10 @@ def start(
         export.value,
     )
     server = make_server(gateway.app, host, port)
+    # What has been imported and built stays for good: the collector need not walk it again with every full pass.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
     try:
         server.run()
     finally:
