@@ -24,6 +24,7 @@ from gateway.config.settings import Settings
 from gateway.providers.registry import PROVIDERS, canonical_name
 from gateway.providers.spec import Provider
 from gateway.serve.attempt import Attempts
+from gateway.serve.circuit import Breakers, CircuitState
 from gateway.serve.routing import RoutingTable, bind
 from gateway.serve.serving import Serving
 from gateway.telemetry import names
@@ -76,7 +77,8 @@ class Gateway:
             self._clock,
             http=http if telemetry.instrumented else None,
         )
-        serving = Serving(Attempts(upstream, instrumented=telemetry.instrumented), self._rng)
+        breakers = Breakers(self._clock, self._circuit_changed)
+        serving = Serving(Attempts(upstream, instrumented=telemetry.instrumented), breakers, self._rng)
         self._invoker = Invoker(telemetry.observer, serving, self._current_routes)
         lag = asyncio.create_task(telemetry.watch_loop_lag(self._clock))
         try:
@@ -88,6 +90,10 @@ class Gateway:
             credentials.close()
             await http.aclose()
             await pool.close()
+
+    def _circuit_changed(self, provider: str, model: str, state: CircuitState) -> None:
+        self._telemetry.metrics.gauge(names.CIRCUIT_STATE, provider, model).set(state)
+        _LOG.warning("the circuit of %s %s is now %s", provider, model, state.name.lower())
 
     def _current_routes(self) -> RoutingTable:
         return self.routes

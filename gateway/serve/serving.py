@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from gateway.serve.attempt import Attempts
+from gateway.serve.circuit import Breakers, RetryBudget, is_failure
 from gateway.serve.delivery import Delivery
-from gateway.serve.routing import BoundRoute, plan
+from gateway.serve.routing import BoundRoute, BoundTarget, plan
 from gateway.telemetry.observe import RequestObservation
 from gateway.types.clock import Rng
 from gateway.types.errors import ErrorType, GatewayError, Outcome, RequestError, UpstreamError
@@ -13,16 +14,28 @@ from gateway.types.model_io import ModelReply, ModelRequest
 from gateway.types.records import AttemptKind
 
 _FIRST_BACKOFF_S = 0.25
-_LONGEST_WAIT_S = 30.0
+LONGEST_WAIT_S = 10.0
 
 
 class Serving:
-    """Serves requests over the targets of their routes."""
+    """Serves requests over the targets of their routes.
 
-    def __init__(self, attempts: Attempts, rng: Rng, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+    Args:
+        sleep: waits before a retry; an argument so that tests need not.
+    """
+
+    def __init__(
+        self,
+        attempts: Attempts,
+        breakers: Breakers,
+        rng: Rng,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._attempts = attempts
+        self._breakers = breakers
         self._rng = rng
         self._sleep = sleep
+        self._retry_budgets: dict[str, RetryBudget] = {}
 
     async def serve(
         self, observation: RequestObservation, route: BoundRoute, request: ModelRequest, delivery: Delivery
@@ -38,42 +51,74 @@ class Serving:
     async def _first_success(
         self, observation: RequestObservation, route: BoundRoute, request: ModelRequest, delivery: Delivery
     ) -> ModelReply | None:
-        targets = [bound for bound in plan(route, self._rng) if request.operation in bound.endpoint.dialect.codecs]
+        targets = tuple(bound for bound in plan(route, self._rng) if request.operation in bound.endpoint.dialect.codecs)
         if not targets:
             raise RequestError(
                 ErrorType.UNSUPPORTED_OPERATION,
                 f"The {request.operation} operation is not available for {route.route.provider} models.",
             )
+        budget = self._retry_budgets.setdefault(route.route.name, RetryBudget())
+        budget.deposit()
         retries_left = route.route.retries
         kind = AttemptKind.FIRST
-        for position, bound in enumerate(targets):
+        targets = self._breakers.order(targets)
+        for bound in targets:
             tries = 0
             while True:
                 try:
-                    codec = bound.endpoint.dialect.codecs[request.operation]
-                    return await self._attempts.make(observation, bound, codec, request, kind, delivery)
+                    return await self._try(observation, bound, request, kind, delivery)
                 except GatewayError as error:
                     if delivery.begun or not may_be_tried_elsewhere(error):
                         raise
-                    if retries_left > 0 and isinstance(error, UpstreamError) and error.retryable:
+                    wait_s = self._wait_s(error, tries)
+                    if retries_left > 0 and wait_s is not None and budget.withdraw():
                         retries_left -= 1
-                        kind = AttemptKind.RETRY
-                        await self._sleep(self._wait_s(error, tries))
                         tries += 1
+                        kind = AttemptKind.RETRY
+                        await self._sleep(wait_s)
                         continue
-                    if position == len(targets) - 1:
+                    if bound is targets[-1]:
                         raise
                     kind = AttemptKind.FALLBACK
                     break
         raise AssertionError("the loop returns or raises")
 
-    def _wait_s(self, error: UpstreamError, tries: int) -> float:
+    async def _try(
+        self,
+        observation: RequestObservation,
+        bound: BoundTarget,
+        request: ModelRequest,
+        kind: AttemptKind,
+        delivery: Delivery,
+    ) -> ModelReply | None:
+        breaker = self._breakers.of(bound)
+        breaker.sending()
+        codec = bound.endpoint.dialect.codecs[request.operation]
+        try:
+            reply = await self._attempts.make(observation, bound, codec, request, kind, delivery)
+        except GatewayError as error:
+            if is_failure(error.error_type):
+                breaker.failed()
+            else:
+                breaker.abandoned()
+            raise
+        except BaseException:
+            breaker.abandoned()
+            raise
+        breaker.succeeded()
+        return reply
+
+    def _wait_s(self, error: GatewayError, tries: int) -> float | None:
+        """How long to wait before the same target is tried again; None when it must not be."""
+        if not isinstance(error, UpstreamError) or not error.retryable:
+            return None
         if error.retry_after_s is not None:
-            return min(error.retry_after_s, _LONGEST_WAIT_S)
+            # Who has to wait longer than this is better off knowing it: the reply carries the Retry-After.
+            return error.retry_after_s if error.retry_after_s <= LONGEST_WAIT_S else None
         # Full jitter: callers that failed together must not come back together.
-        return self._rng.random() * min(_FIRST_BACKOFF_S * 2.0**tries, _LONGEST_WAIT_S)
+        return self._rng.random() * min(_FIRST_BACKOFF_S * 2.0**tries, LONGEST_WAIT_S)
 
 
 def may_be_tried_elsewhere(error: GatewayError) -> bool:
-    """Whether another target can help: not when the caller or a policy caused the failure."""
+    """Whether another try can help: not when the caller or a policy caused the failure."""
     return error.error_type.outcome is Outcome.PROVIDER or error.error_type is ErrorType.CREDENTIAL_UNAVAILABLE

@@ -101,6 +101,7 @@ class Metrics:
                 self._duration.child(route.name, route.route_type, outcome)
             self._requests.child(route.name, route.route_type, "default", Outcome.OK, "")
             for target in route.targets:
+                self.gauge(names.CIRCUIT_STATE, target.provider, target.model)
                 self._attempts.child(route.name, target.provider, target.model, AttemptKind.FIRST, Outcome.OK, "")
                 for kind in ("input", "output"):
                     self._tokens.child(route.name, "default", target.provider, target.model, kind, UsageSource.PROVIDER)
