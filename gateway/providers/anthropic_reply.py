@@ -148,8 +148,8 @@ def chat_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> Mo
     thoughts = [block.thinking for block in reply.content if block.type == "thinking" and block.thinking]
     calls = [_call(block) for block in reply.content if block.type == "tool_use"]
     message = Message(
-        content="".join(texts) if texts else None,
-        reasoning_content="".join(thoughts) if thoughts else msgspec.UNSET,
+        content="".join(texts) or None,
+        reasoning_content="".join(thoughts) or msgspec.UNSET,
         tool_calls=calls or msgspec.UNSET,
     )
     return chat_reply(

@@ -250,12 +250,13 @@ def _float32(vector: list[float]) -> str:
 class ChunkWriter:
     """Writes the chunks of one stream, each a complete SSE event. The role goes with each choice's first delta.
 
-    Set `response_id` and `response_model` when the vendor tells them, before the first chunk.
+    Set `response_id` and `response_model` when the vendor tells them, before the first chunk. `writes_text` says that
+    the chunks are a text completion's.
     """
 
     def __init__(self, request: ModelRequest, model: str) -> None:
         self._request = request
-        self._text = request.operation is Operation.COMPLETIONS
+        self.writes_text = request.operation is Operation.COMPLETIONS
         self._model = model
         self._begun: set[int] = set()
         self.response_id: str | None = None
@@ -271,7 +272,7 @@ class ChunkWriter:
         finish_reason: str | None = None,
     ) -> bytes:
         """One chunk with one choice; of a text completion only `content` and the reason are written."""
-        if self._text:
+        if self.writes_text:
             return self._event([TextChoice(index=index, text=content or "", finish_reason=finish_reason)])
         first = index not in self._begun
         self._begun.add(index)
@@ -290,10 +291,10 @@ class ChunkWriter:
         return self._event([], usage)
 
     def _event(self, choices: Sequence[TextChoice | _DeltaChoice], usage: Usage | None = None) -> bytes:
-        prefix = "cmpl" if self._text else "chatcmpl"
+        prefix = "cmpl" if self.writes_text else "chatcmpl"
         chunk = _Reply(
             id=self.response_id or f"{prefix}-{self._request.request_id}",
-            object="text_completion" if self._text else "chat.completion.chunk",
+            object="text_completion" if self.writes_text else "chat.completion.chunk",
             created=self._request.created,
             model=self.response_model or self._model,
             choices=choices,

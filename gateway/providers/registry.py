@@ -5,10 +5,12 @@ from types import MappingProxyType
 
 from gateway.providers.anthropic import ANTHROPIC
 from gateway.providers.compatible import COMPATIBLE
+from gateway.providers.gemini import GEMINI
 from gateway.providers.openai_accounts import AZURE, OPENAI
 from gateway.providers.spec import Provider
+from gateway.providers.vertex_ai import VERTEX_AI
 
-_ALL: tuple[Provider, ...] = (OPENAI, AZURE, ANTHROPIC, *COMPATIBLE)
+_ALL: tuple[Provider, ...] = (OPENAI, AZURE, ANTHROPIC, GEMINI, VERTEX_AI, *COMPATIBLE)
 
 
 def canonical_name(name: str) -> str:

@@ -78,7 +78,8 @@ class UpstreamClient:
             finally:
                 exchange.release()
             fault = read_fault(exchange.status, body)
-            raise refusal(exchange.status, fault, retry_after(exchange.headers, self._clock))
+            wait_s = retry_after(exchange.headers, self._clock)
+            raise refusal(exchange.status, fault, fault.retry_after_s if wait_s is None else wait_s)
         return exchange
 
 

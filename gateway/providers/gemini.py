@@ -1,0 +1,222 @@
+"""The `gemini` dialect and provider: Google's Gemini models with an API key.
+
+Chat, completions and embeddings are translated; Gemini's own calls are passed through, the model in the path replaced.
+`gemini_codecs` serves Vertex AI too, which speaks the same dialect at other addresses.
+
+Source: https://ai.google.dev/api
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Raw, Struct
+
+from gateway.providers.canonical_reply import decode_reply, embeddings_reply
+from gateway.providers.canonical_request import read_embeddings
+from gateway.providers.gemini_reply import (
+    ERROR_TYPES,
+    CanonicalStream,
+    NativeStream,
+    chat_from_wire,
+    completion_from_wire,
+    native_from_wire,
+)
+from gateway.providers.gemini_request import Body, chat_body, completion_body
+from gateway.providers.spec import Codec, Dialect, Endpoint, Fault, HeaderAuth, Provider, default_fault
+from gateway.types.errors import ErrorType, RequestError, UpstreamError
+from gateway.types.model_io import ModelReply, ModelRequest, WireRequest
+from gateway.types.route import Operation, RouteType
+from gateway.types.secret import Secret
+from gateway.types.usage import Usage
+
+_CALLS = (":generateContent", ":streamGenerateContent", ":countTokens")
+
+
+class GeminiConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`model.config` of provider `gemini`. The base ends with `/models`."""
+
+    gemini_api_key: Secret
+    gemini_api_base: str = "https://generativelanguage.googleapis.com/v1beta/models"
+
+
+# --- requests ---------------------------------------------------------------------------------------------------
+
+
+def gemini_codecs(*, call_ids: bool) -> Mapping[Operation, Codec]:
+    """Codecs for chat, completions and Gemini's own calls; `call_ids` as for `chat_body`."""
+
+    def chat_to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest:
+        return _generate(chat_body(request, call_ids=call_ids), request, endpoint)
+
+    def completion_to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest:
+        return _generate(completion_body(request), request, endpoint)
+
+    return MappingProxyType(
+        {
+            Operation.CHAT: Codec(to_wire=chat_to_wire, from_wire=chat_from_wire, open_stream=CanonicalStream),
+            Operation.COMPLETIONS: Codec(
+                to_wire=completion_to_wire, from_wire=completion_from_wire, open_stream=CanonicalStream
+            ),
+            Operation.GENERATE_CONTENT: Codec(
+                to_wire=_native_to_wire, from_wire=native_from_wire, open_stream=NativeStream
+            ),
+        }
+    )
+
+
+def _generate(body: Body, request: ModelRequest, endpoint: Endpoint) -> WireRequest:
+    call = ":streamGenerateContent?alt=sse" if request.stream else ":generateContent"
+    return WireRequest(url=model_url(endpoint, call), body=msgspec.json.encode(body))
+
+
+def _native_to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest:
+    call = request.path_suffix.partition("?")[0]
+    if call not in _CALLS:
+        raise RequestError(
+            ErrorType.UNSUPPORTED_OPERATION,
+            f"'{call.removeprefix(':')}' is not passed through; use one of: {', '.join(c[1:] for c in _CALLS)}.",
+        )
+    # Asked as server-sent events always: the other framing, one growing JSON array, cannot be forwarded in pieces.
+    query = "?alt=sse" if request.stream else ""
+    return WireRequest(url=model_url(endpoint, call + query), body=msgspec.json.encode(request.fields))
+
+
+def model_url(endpoint: Endpoint, call: str) -> str:
+    """`<base>/<model><call>`; a model may be configured with Google's own prefix `models/`."""
+    return f"{endpoint.base_url}/{quote(endpoint.model.removeprefix('models/'), safe='/@:')}{call}"
+
+
+# --- embeddings -------------------------------------------------------------------------------------------------
+
+
+def _embeddings_to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest:
+    """One text goes to `embedContent`, several to `batchEmbedContents`, extras with each."""
+    view, extras = read_embeddings(request)
+    common: dict[str, Raw | int] = dict(extras)
+    if view.dimensions is not None:
+        common["outputDimensionality"] = view.dimensions
+    contents = [{"content": {"parts": [{"text": text}]}} | common for text in view.texts]
+    if len(contents) == 1:
+        return WireRequest(url=model_url(endpoint, ":embedContent"), body=msgspec.json.encode(contents[0]))
+    name = {"model": f"models/{endpoint.model.removeprefix('models/')}"}
+    body = {"requests": [name | content for content in contents]}
+    return WireRequest(url=model_url(endpoint, ":batchEmbedContents"), body=msgspec.json.encode(body))
+
+
+class _Vector(Struct):
+    values: list[float]
+
+
+class _EmbeddingsUsage(Struct, rename="camel"):
+    prompt_token_count: int | None = None
+
+
+class _Embeddings(Struct, rename="camel"):
+    embedding: _Vector | None = None
+    embeddings: list[_Vector] | None = None
+    usage_metadata: _EmbeddingsUsage | None = None
+
+
+_EMBEDDINGS = msgspec.json.Decoder(_Embeddings)
+
+
+def _embeddings_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:
+    """An embeddings list; only newer models report the tokens."""
+    reply = decode_reply(_EMBEDDINGS, body)
+    vectors = [reply.embedding] if reply.embedding is not None else reply.embeddings
+    if vectors is None:
+        raise UpstreamError(ErrorType.UNREADABLE_REPLY, "The provider's reply holds no embeddings.")
+    tokens = None if reply.usage_metadata is None else reply.usage_metadata.prompt_token_count
+    return embeddings_reply(
+        request,
+        [vector.values for vector in vectors],
+        model=endpoint.model,
+        usage=None if tokens is None else Usage(input_tokens=tokens, output_tokens=0),
+    )
+
+
+# --- errors -----------------------------------------------------------------------------------------------------
+
+
+class _Detail(Struct, rename="camel"):
+    reason: str | None = None
+    retry_delay: str | None = None
+
+
+class _Error(Struct, frozen=True):
+    status: str = ""
+    details: tuple[Raw, ...] = ()
+
+
+class _ErrorBody(Struct):
+    error: _Error = _Error()
+
+
+def fault(status: int, body: bytes) -> Fault:
+    """The fault of a Google error body: `error.status` says the cause, `RetryInfo` when to come again."""
+    found = default_fault(status, body)
+    error = _error(body)
+    details = [detail for raw in error.details if (detail := _detail(raw)) is not None]
+    error_type = ERROR_TYPES.get(error.status)
+    if any(detail.reason == "API_KEY_INVALID" for detail in details):
+        # Google calls a wrong key an invalid argument.
+        error_type = ErrorType.PROVIDER_AUTH
+    delays = [delay for detail in details if (delay := _seconds(detail.retry_delay)) is not None]
+    return msgspec.structs.replace(found, error_type=error_type, retry_after_s=max(delays, default=None))
+
+
+def _error(body: bytes) -> _Error:
+    # Asked to stream, Google wraps the body into a list.
+    try:
+        return msgspec.json.decode(body, type=_ErrorBody).error
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        pass
+    try:
+        return msgspec.json.decode(body, type=list[_ErrorBody])[0].error
+    except (msgspec.MsgspecError, UnicodeDecodeError, IndexError):
+        return _Error()
+
+
+def _detail(raw: Raw) -> _Detail | None:
+    try:
+        return msgspec.json.decode(raw, type=_Detail)
+    except msgspec.MsgspecError:
+        return None
+
+
+def _seconds(duration: str | None) -> float | None:
+    """A protobuf duration such as `21.5s`."""
+    try:
+        return float((duration or "").removesuffix("s"))
+    except ValueError:
+        return None
+
+
+DIALECT = Dialect(
+    name="gemini",
+    codecs={
+        **gemini_codecs(call_ids=True),
+        Operation.EMBEDDINGS: Codec(to_wire=_embeddings_to_wire, from_wire=_embeddings_from_wire),
+    },
+    fault=fault,
+)
+
+
+def _connect(config: GeminiConfig, model: str) -> Endpoint:
+    return Endpoint(
+        provider="gemini",
+        dialect=DIALECT,
+        base_url=config.gemini_api_base.rstrip("/"),
+        model=model,
+        auth=HeaderAuth(headers=(("x-goog-api-key", config.gemini_api_key),)),
+    )
+
+
+def _check(config: GeminiConfig, model: str, route_type: RouteType) -> None:
+    if not model:
+        raise ValueError("model.name is required for this provider")
+
+
+GEMINI = Provider(name="gemini", gen_ai_name="gcp.gemini", config=GeminiConfig, connect=_connect, check=_check)
