@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from litestar.exceptions import HTTPException, NotFoundException
 from litestar.handlers import ASGIRouteHandler
 from litestar.types import Receive, Scope, Send
 
+from gateway.api import native
 from gateway.api.invoke import Invoker
 from gateway.api.listing import listing_handlers
 from gateway.api.openai import ENDPOINTS, V1_SURFACES
@@ -101,9 +102,10 @@ class Gateway:
     def _application(self) -> Litestar:
         return Litestar(
             route_handlers=[
-                self._named_routes("/gateway", ORIGINAL),
-                self._named_routes("/endpoints", ENDPOINTS),
-                *(self._fixed_route(surface) for surface in V1_SURFACES),
+                self._named_routes("/gateway", _INVOCATIONS, {"": ORIGINAL}),
+                self._named_routes("/endpoints", _INVOCATIONS, {"": ENDPOINTS}),
+                self._named_routes("/v1beta/models", _MODEL_CALL, native.GEMINI_CALLS),
+                *(self._fixed_route(surface) for surface in (*V1_SURFACES, *native.FIXED)),
                 *listing_handlers(self._current_routes),
                 *ops_handlers(self._current_routes, self._clock.now_ns() // 1_000_000_000),
             ],
@@ -121,20 +123,24 @@ class Gateway:
 
         return handle
 
-    def _named_routes(self, prefix: str, surface: Surface) -> ASGIRouteHandler:
+    def _named_routes(self, prefix: str, pattern: re.Pattern[str], surfaces: Mapping[str, Surface]) -> ASGIRouteHandler:
+        """Paths that name a route: `pattern` finds its name, and the call that picks one of the surfaces."""
+
         # A mount, since Litestar's raw ASGI handlers take no path parameters.
         @asgi(prefix, is_mount=True, copy_scope=False)
         async def handle(scope: Scope, receive: Receive, send: Send) -> None:
             assert self._invoker is not None, "requests come only while the application runs"
-            match = _INVOCATIONS.fullmatch(scope["path"])
-            if match is None:
+            match = pattern.fullmatch(scope["path"])
+            surface = surfaces.get(match["call"]) if match is not None else None
+            if match is None or surface is None:
                 raise NotFoundException("Not Found")
-            await self._invoker.handle(surface, match[1], scope, receive, send)
+            await self._invoker.handle(surface, match["route"], scope, receive, send)
 
         return handle
 
 
-_INVOCATIONS = re.compile(r"/([^/]+)/invocations/?")
+_INVOCATIONS = re.compile(r"/(?P<route>[^/]+)/invocations(?P<call>)/?")
+_MODEL_CALL = re.compile(r"/(?P<route>[^/:]+)(?P<call>:\w+)/?")
 PROVIDERS_BY_NAME = {provider.name: provider for provider in PROVIDERS.values()}
 
 

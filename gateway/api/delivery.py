@@ -5,7 +5,7 @@ import asyncio
 from litestar.types import Receive, Send
 
 from gateway.api.errors import error_headers
-from gateway.api.surface import Surface, stream_error
+from gateway.api.surface import Surface
 from gateway.serve.routing import BoundRoute
 from gateway.telemetry.observe import RequestObservation
 from gateway.types.errors import ErrorType, GatewayError
@@ -90,7 +90,7 @@ class AsgiDelivery:
             await self._send(
                 {
                     "type": "http.response.body",
-                    "body": stream_error(self._surface, error, trace_id),
+                    "body": self._surface.stream_error(self._surface.error_body(error, trace_id)),
                     "more_body": False,
                 }
             )

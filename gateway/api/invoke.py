@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 
+import msgspec
 from litestar.types import Receive, Scope, Send
 
 from gateway.api.delivery import AsgiDelivery
@@ -69,7 +70,12 @@ class Invoker:
         fields = read_fields(body)
         name = surface.route_name(parameter, fields)
         route = routes[name] if parameter is not None else _find(surface, routes, name, observation, delivery)
-        request = surface.read(fields, route)
+        request = msgspec.structs.replace(
+            surface.read(fields, route),
+            created=observation.clock.now_ns() // 1_000_000_000,
+            request_id=observation.request_id,
+            headers=_forwarded(surface, scope),
+        )
         observation.stream = request.stream
         observation.admitted()
         if request.stream:
@@ -93,6 +99,16 @@ class Invoker:
             user_agent=user_agent or "",
             address=client[0] if client else "",
         )
+
+
+def _forwarded(surface: Surface, scope: Scope) -> tuple[tuple[str, str], ...]:
+    if not surface.forwarded_headers:
+        return ()
+    return tuple(
+        (name.decode("ascii"), value.decode("latin-1"))
+        for name, value in scope["headers"]
+        if name in surface.forwarded_headers
+    )
 
 
 def _find(

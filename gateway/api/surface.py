@@ -12,6 +12,11 @@ Fields = dict[str, Raw]
 """The top-level members of a JSON request, values byte for byte."""
 
 
+def event_of_data(error_body: bytes) -> bytes:
+    """An error inside a stream that has begun, as one event that holds the surface's error body."""
+    return b"data: " + error_body + b"\n\n"
+
+
 class Surface(Struct, frozen=True, kw_only=True):
     """How one family of paths reads requests and writes answers.
 
@@ -20,10 +25,11 @@ class Surface(Struct, frozen=True, kw_only=True):
         route_name: the route that a request is for, from the path's parameter (or None) and the body.
         read: the canonical request; raises RequestError.
         whole: the body of a whole reply.
-        stream_end: what ends a stream, after its last event.
         error_body: the body of an error, from the error and the trace id.
-        stream_error: an error after the stream began, as a complete event.
         status: the HTTP status of an error.
+        forwarded_headers: the caller's headers that the vendor's own API reads.
+        stream_error: makes a complete event of an error's body, for streams that have begun.
+        stream_end: what ends a stream, after its last event.
     """
 
     path: str
@@ -33,9 +39,6 @@ class Surface(Struct, frozen=True, kw_only=True):
     error_body: Callable[[GatewayError, str], bytes]
     status: Callable[[GatewayError], int]
     unknown_route: Callable[[str], GatewayError]
+    forwarded_headers: frozenset[bytes] = frozenset()
+    stream_error: Callable[[bytes], bytes] = event_of_data
     stream_end: bytes = b"data: [DONE]\n\n"
-
-
-def stream_error(surface: Surface, error: GatewayError, trace_id: str) -> bytes:
-    """An error inside a stream that has begun: one event with the surface's error body."""
-    return b"data: " + surface.error_body(error, trace_id) + b"\n\n"

@@ -1,0 +1,193 @@
+"""Vendors' own APIs, for apps that use a vendor's SDK: OpenAI's Responses, Anthropic's Messages, Gemini's generateContent.
+
+A request goes to a provider of the same vendor with only the model replaced, and the reply comes back as it came; both
+are measured, limited and priced like all else. Errors take the vendor's shape, so that its SDK raises its own types.
+
+Sources: https://platform.openai.com/docs/api-reference/responses, https://docs.anthropic.com/en/api/messages,
+https://docs.anthropic.com/en/api/errors, https://ai.google.dev/api/generate-content
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+
+from gateway.api import errors
+from gateway.api.fields import string_field, wants_stream
+from gateway.api.openai import canonical_body
+from gateway.api.surface import Fields, Surface, event_of_data
+from gateway.serve.routing import BoundRoute
+from gateway.types.errors import ErrorType, GatewayError, RequestError
+from gateway.types.model_io import ModelRequest
+from gateway.types.route import Operation, RouteType
+
+
+def _require_chat(route: BoundRoute) -> None:
+    if route.route.route_type is not RouteType.CHAT:
+        raise RequestError(
+            ErrorType.WRONG_ROUTE_TYPE, f"Endpoint '{route.route.name}' is not a chat endpoint.", param="model"
+        )
+
+
+def _read(operation: Operation, fields: Fields, route: BoundRoute) -> ModelRequest:
+    _require_chat(route)
+    return ModelRequest(operation=operation, fields=fields, stream=wants_stream(fields))
+
+
+def _model_field(parameter: str | None, fields: Fields) -> str:
+    return string_field(fields, "model")
+
+
+def _unknown_model(name: str) -> GatewayError:
+    return RequestError(
+        ErrorType.UNKNOWN_ROUTE,
+        f"Route {name} not found in the configuration. GET /v1/models lists the routes.",
+        param="model",
+    )
+
+
+# --- OpenAI: Responses ------------------------------------------------------------------------------------------
+
+
+def _responses_stream_error(error_body: bytes) -> bytes:
+    # https://platform.openai.com/docs/api-reference/responses-streaming/error
+    fields = msgspec.json.decode(error_body)["error"]
+    event = {"type": "error", "code": fields["code"], "message": fields["message"], "param": fields["param"]}
+    return b"event: error\ndata: " + msgspec.json.encode(event) + b"\n\n"
+
+
+RESPONSES = Surface(
+    path="/v1/responses",
+    route_name=_model_field,
+    read=partial(_read, Operation.RESPONSES),
+    whole=canonical_body,
+    error_body=errors.openai_body,
+    status=errors.status_of,
+    unknown_route=_unknown_model,
+    stream_error=_responses_stream_error,
+    stream_end=b"",
+)
+
+# --- Anthropic: Messages ----------------------------------------------------------------------------------------
+
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+ANTHROPIC_HEADERS = frozenset({b"anthropic-version", b"anthropic-beta"})
+
+
+def anthropic_body(error: GatewayError, trace_id: str) -> bytes:
+    """`{"type": "error", "error": {type, message, code, trace_id}, "request_id"}`; `code` is the closed error type."""
+    status = errors.status_of(error)
+    return msgspec.json.encode(
+        {
+            "type": "error",
+            "error": {
+                "type": _ANTHROPIC_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error"),
+                "message": error.message,
+                "code": error.error_type.value,
+                "trace_id": trace_id,
+            },
+            "request_id": f"req_{trace_id[:24]}",
+        }
+    )
+
+
+def _anthropic_stream_error(error_body: bytes) -> bytes:
+    return b"event: error\ndata: " + error_body + b"\n\n"
+
+
+def _anthropic(path: str, operation: Operation) -> Surface:
+    return Surface(
+        path=path,
+        route_name=_model_field,
+        read=partial(_read, operation),
+        whole=canonical_body,
+        error_body=anthropic_body,
+        status=errors.status_of,
+        unknown_route=_unknown_model,
+        forwarded_headers=ANTHROPIC_HEADERS,
+        stream_error=_anthropic_stream_error,
+        stream_end=b"",
+    )
+
+
+MESSAGES = _anthropic("/v1/messages", Operation.MESSAGES)
+COUNT_TOKENS = _anthropic("/v1/messages/count_tokens", Operation.COUNT_TOKENS)
+
+# --- Gemini: generateContent ------------------------------------------------------------------------------------
+
+_GOOGLE_STATUSES = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    429: "RESOURCE_EXHAUSTED",
+    499: "CANCELLED",
+    500: "INTERNAL",
+    502: "UNAVAILABLE",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+
+
+def gemini_body(error: GatewayError, trace_id: str) -> bytes:
+    """`{"error": {code, message, status, details}}`; the details name the closed error type and the trace."""
+    status = errors.status_of(error)
+    info = {
+        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+        "reason": error.error_type.value,
+        "domain": "gaugeway",
+        "metadata": {"trace_id": trace_id},
+    }
+    return msgspec.json.encode(
+        {
+            "error": {
+                "code": status,
+                "message": error.message,
+                "status": _GOOGLE_STATUSES.get(status, "INVALID_ARGUMENT" if status < 500 else "INTERNAL"),
+                "details": [info],
+            }
+        }
+    )
+
+
+def _read_gemini(call: str, stream: bool, fields: Fields, route: BoundRoute) -> ModelRequest:
+    _require_chat(route)
+    return ModelRequest(operation=Operation.GENERATE_CONTENT, fields=fields, stream=stream, path_suffix=call)
+
+
+def _path_model(parameter: str | None, fields: Fields) -> str:
+    return parameter or ""
+
+
+def _gemini(call: str, *, stream: bool = False) -> Surface:
+    read: Callable[[Fields, BoundRoute], ModelRequest] = partial(_read_gemini, call, stream)
+    return Surface(
+        path=f"/v1beta/models/{{model}}{call}",
+        route_name=_path_model,
+        read=read,
+        whole=canonical_body,
+        error_body=gemini_body,
+        status=errors.status_of,
+        unknown_route=_unknown_model,
+        stream_error=event_of_data,
+        stream_end=b"",
+    )
+
+
+GEMINI_CALLS = {
+    ":generateContent": _gemini(":generateContent"),
+    ":streamGenerateContent": _gemini(":streamGenerateContent", stream=True),
+    ":countTokens": _gemini(":countTokens"),
+}
+"""The surface of each call that may stand behind a model's name in the path."""
+
+FIXED = (RESPONSES, MESSAGES, COUNT_TOKENS)
