@@ -240,6 +240,10 @@ class LedgerStore(Protocol):
         """Drop counters that no configured budget keeps up to date; they are made anew from entries when needed."""
         ...
 
+    def ensure(self, counters: Sequence[Counter]) -> None:
+        """Make the counters that do not exist yet, from the entries that the ledger holds."""
+        ...
+
     def rebuild(self) -> int:
         """Set every counter to what entries and holds say; how many were wrong."""
         ...

@@ -389,6 +389,10 @@ class SqlLedgerStore:
             if gone:
                 self._sql.many("DELETE FROM counters WHERE family = ?", gone)
 
+    def ensure(self, counters: Sequence[Counter]) -> None:
+        with self._sql.transaction(durable=False):
+            self._load_counters({counter.key: counter for counter in counters}, ())
+
     def rebuild(self) -> int:
         wrong = 0
         with self._sql.transaction(durable=True):

@@ -29,7 +29,7 @@ _CHECKPOINT_EVERY = 200
 def open_sqlite(path: Path, node: str = "gateway") -> LedgerStore:
     """Open, or make, the ledger at `path` as its only owner.
 
-    The returned store must be used by the thread that opened it.
+    One thread at a time may use the store.
 
     Raises:
         StoreInUseError: another process owns it.
@@ -103,7 +103,9 @@ class _ReadOnlySqlite(_Connection):
         if not path.is_file():
             raise StoreError(f"there is no ledger at {path}", retryable=False)
         try:
-            connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=10)
+            connection = sqlite3.connect(
+                f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=10, check_same_thread=False
+            )
             super().__init__(connection, "")
             _check_version(self)
         except sqlite3.Error as error:
@@ -133,7 +135,7 @@ class _Sqlite(_Connection):
             raise StoreError(f"{path.parent} cannot be made: {error.strerror}", retryable=False) from None
         self._owner = _lock(path)
         try:
-            super().__init__(sqlite3.connect(path, isolation_level=None, timeout=10), node)
+            super().__init__(sqlite3.connect(path, isolation_level=None, timeout=10, check_same_thread=False), node)
             self._prepare()
         except (sqlite3.Error, StoreError) as error:
             os.close(self._owner)

@@ -13,8 +13,8 @@ from gateway.store.spec import (
 )
 from gateway.types.records import Basis
 from gateway.types.usage import Usage, UsageSource
-from tests.store.conftest import OpenStore
 from tests.store.facts import AT, HOUR, RED, counter, entry, hold, settle, watch
+from tests.store.stores import OpenStore
 
 KEY = ("global", "month/2026-11/UTC")
 

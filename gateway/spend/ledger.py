@@ -1,0 +1,406 @@
+"""The accounts: admit an attempt, price it, settle it. What `gateway.serve` calls for money.
+
+A request that no budget concerns passes in about a microsecond and writes its charges behind the reply. Where a hard
+budget applies, `admit` returns only when the money is held on disk; `settle` never waits and can not be cancelled.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from msgspec import Struct
+
+from gateway.config.money import MAX_NANO_USD, LedgerFile
+from gateway.spend.budgets import BudgetBook, BudgetState, usd_text
+from gateway.spend.prices import PriceBook
+from gateway.spend.settle import ChargeFacts, Ending, billed_usage, cost_of, input_bound_tokens
+from gateway.spend.windows import FOREVER_NS, utc_iso
+from gateway.store.spec import (
+    Balance,
+    Committed,
+    Entry,
+    HoldOp,
+    LedgerStore,
+    Op,
+    Refusal,
+    ReleaseOp,
+    SettleOp,
+    StoreError,
+)
+from gateway.store.writer import Waiting, Writer
+from gateway.types.clock import Clock
+from gateway.types.errors import ErrorType, PolicyError, ServiceError
+from gateway.types.records import Cost
+from gateway.types.route import Operation
+from gateway.types.usage import Usage
+
+_T = TypeVar("_T")
+
+HOLD_TIMEOUT_S = 10.0
+_NO_OUTPUT = frozenset({Operation.EMBEDDINGS, Operation.COUNT_TOKENS})
+_NS = 1_000_000_000
+_MAX_BALANCES = 50_000
+
+
+class Hold(Struct, frozen=True, kw_only=True):
+    """Leave to make one attempt. `durable` holds have money reserved in the ledger until they are settled.
+
+    `output_cap_tokens`, where given, must be sent upstream as the request's limit on output tokens: the hold covers
+    no more.
+    """
+
+    request_id: str
+    attempt: int
+    at_ns: int
+    nano_usd: int = 0
+    durable: bool = False
+    output_cap_tokens: int | None = None
+
+
+class LedgerStats(Struct, frozen=True, kw_only=True):
+    """The money path's own state. Counts since the start; `pending` now."""
+
+    pending: int
+    failed_commits: int
+    lost: int
+    orphans: int
+    duplicates: int
+
+
+class _Ticket(Waiting, eq=False):
+    """A hold that an admission waits for."""
+
+    future: asyncio.Future[None] | None = None
+
+
+class Accounts:
+    """Who may spend, and what was spent. One event loop uses it; its ledger has a thread of its own.
+
+    Args:
+        open_store: opens the ledger.
+        prices: what models cost.
+        budgets: what may be spent.
+        config: the `ledger:` section.
+        clock: wall and monotonic time.
+        observe_commit: told the duration of each commit in seconds, from the ledger's thread.
+        on_lost: told a charge that the ledger can never take, from the ledger's thread.
+    """
+
+    def __init__(
+        self,
+        open_store: Callable[[], LedgerStore],
+        prices: PriceBook,
+        budgets: BudgetBook,
+        config: LedgerFile,
+        clock: Clock,
+        observe_commit: Callable[[float], None] | None = None,
+        on_lost: Callable[[Op, StoreError], None] | None = None,
+    ) -> None:
+        self.prices = prices
+        self._book = budgets
+        self._config = config
+        self._clock = clock
+        self._observe_commit = observe_commit
+        self._on_lost = on_lost
+        self._writer = Writer(open_store, self, clock)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._balances: dict[tuple[str, str], Balance] = {}
+        self._alerted = asyncio.Event()
+        self._closed = False
+
+    async def start(self) -> None:
+        """Open the ledger, charge what a crash left behind, and read the balances.
+
+        Raises:
+            StoreError: the ledger cannot be opened; StoreInUseError when another process owns it.
+        """
+        self._loop = asyncio.get_running_loop()
+        await asyncio.to_thread(self._writer.start)
+        await self._take_up(self._book)
+        # Alerts of an earlier run may wait.
+        self._alerted.set()
+
+    async def reload(self, budgets: BudgetBook) -> None:
+        """Use other budgets from now on. What was spent stays spent."""
+        await self._take_up(budgets)
+        self._book = budgets
+
+    async def _take_up(self, budgets: BudgetBook) -> None:
+        def work(store: LedgerStore) -> None:
+            store.keep_families(budgets.families)
+            now_ns = self._clock.now_ns()
+            budgets.adopt(row for row in store.counters() if row.start_ns <= now_ns < row.end_ns)
+            store.ensure(budgets.present(now_ns))
+            self._tell_balances(store)
+
+        await self.call(work)
+
+    async def refresh(self) -> None:
+        """Read the balances again: other nodes on the same ledger change them too. For a slow timer."""
+        await self.call(self._tell_balances)
+
+    def _tell_balances(self, store: LedgerStore) -> None:
+        # By the way of commits, so that an older reading never overtakes a younger commit.
+        self.committed((), Committed(refusals=(), balances=store.balances(self._clock.now_ns())), None)
+
+    # ---------------------------------------------------------------------------------------------------- the hot path
+
+    async def admit(self, facts: ChargeFacts) -> Hold | None:
+        """Ask for leave to make one attempt, before it is sent; None where no budget concerns it.
+
+        Raises:
+            PolicyError: a hard budget has no room (`budget_exceeded`), or nobody knows the price (`price_unknown`).
+            ServiceError: the ledger cannot keep the charge (`ledger_unavailable`).
+        """
+        if self._writer.pending >= self._config.max_pending or self._closed:
+            raise ServiceError(
+                ErrorType.LEDGER_UNAVAILABLE, "The gateway cannot record spend at the moment.", retry_after_s=1.0
+            )
+        if self._book.empty:
+            return None
+        now_ns = self._clock.now_ns()
+        applied = self._book.applied(facts.payer, now_ns)
+        if not applied.counters:
+            return None
+        if not applied.hard or facts.operation is Operation.COUNT_TOKENS:
+            return Hold(request_id=facts.request_id, attempt=facts.attempt, at_ns=now_ns)
+        cap = self._output_cap(facts)
+        nano, version = self._bound(facts, cap, now_ns)
+        asked = None if facts.operation in _NO_OUTPUT or cap == facts.max_tokens else cap
+        hold = Hold(
+            request_id=facts.request_id,
+            attempt=facts.attempt,
+            at_ns=now_ns,
+            nano_usd=nano,
+            durable=nano > 0,
+            output_cap_tokens=asked,
+        )
+        if nano:
+            await self._hold(
+                HoldOp(
+                    request_id=facts.request_id,
+                    attempt=facts.attempt,
+                    at_ns=now_ns,
+                    nano_usd=nano,
+                    payer=facts.payer,
+                    counters=applied.counters,
+                    price_version=version,
+                )
+            )
+        return hold
+
+    def _output_cap(self, facts: ChargeFacts) -> int:
+        asked = facts.max_tokens
+        if asked is None or asked < 1:
+            asked = self._config.default_output_tokens
+        return min(asked, self._config.max_output_tokens)
+
+    def _bound(self, facts: ChargeFacts, cap: int, now_ns: int) -> tuple[int, str]:
+        card = self.prices.card(facts.payer.provider, facts.payer.model)
+        if card is None:
+            raise PolicyError(
+                ErrorType.PRICE_UNKNOWN,
+                f"No price is known for model '{facts.payer.model}' of provider '{facts.payer.provider}', and a "
+                "budget limits this request. Its operator can add one under `prices:`; an explicit 0 is a price.",
+            )
+        output = 0 if facts.operation in _NO_OUTPUT else cap * max(1, facts.choices)
+        nano = card.bound_nano_usd(input_bound_tokens(facts), output, now_ns)
+        if nano > MAX_NANO_USD:
+            raise PolicyError(
+                ErrorType.BUDGET_EXCEEDED,
+                f"This request could cost ${usd_text(nano)}, more than one request may. Ask for fewer output tokens "
+                "or choices.",
+            )
+        return nano, card.at(now_ns).version
+
+    async def _hold(self, op: HoldOp) -> None:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        ticket = _Ticket(op, waited=True, future=future)
+        timer = loop.call_later(HOLD_TIMEOUT_S, _give_up, future)
+        self._writer.put(ticket)
+        try:
+            await future
+        except asyncio.CancelledError:
+            self._abandon(ticket)
+            raise
+        finally:
+            timer.cancel()
+        if ticket.error is not None:
+            raise ServiceError(
+                ErrorType.LEDGER_UNAVAILABLE, "The gateway's ledger failed; nothing was charged.", retry_after_s=1.0
+            ) from ticket.error
+        if ticket.refusal is not None:
+            raise self._refused(ticket.refusal, op)
+
+    def _abandon(self, ticket: _Ticket) -> None:
+        """Nobody waits for this hold any more: give it back, whether it has been granted or will be."""
+        if ticket.future is not None and ticket.future.done() and not ticket.future.cancelled():
+            self._release(ticket)
+
+    def _release(self, ticket: Waiting) -> None:
+        op = ticket.op
+        if isinstance(op, HoldOp) and ticket.error is None and ticket.refusal is None:
+            self._writer.put(Waiting(ReleaseOp(request_id=op.request_id, attempt=op.attempt)))
+
+    def _refused(self, refusal: Refusal, op: HoldOp) -> PolicyError:
+        counter, watch = refusal.counter, refusal.watch
+        text = (
+            f"The budget '{watch.budget}' ({counter.scope}, {counter.window_id}) has ${usd_text(refusal.left_nano_usd)} "
+            f"left of ${usd_text(watch.limit_nano_usd)}, and this request could cost up to ${usd_text(op.nano_usd)}."
+        )
+        retry_after_s: float | None
+        if refusal.balance.spent_nano_usd + op.nano_usd <= watch.limit_nano_usd:
+            # Only requests in flight are in the way; what they do not use comes back.
+            retry_after_s = 1.0
+            text += " Money held for requests in flight comes back as they end."
+        elif counter.end_ns >= FOREVER_NS:
+            retry_after_s = None
+        else:
+            retry_after_s = float(max(1, -(-(counter.end_ns - self._clock.now_ns()) // _NS)))
+            text += f" It resets at {utc_iso(counter.end_ns)}."
+        return PolicyError(ErrorType.BUDGET_EXCEEDED, text, retry_after_s=retry_after_s)
+
+    def price(
+        self,
+        facts: ChargeFacts,
+        how: Ending,
+        usage: Usage | None,
+        *,
+        at_ns: int,
+        output_chars: int = 0,
+        chunks: int = 0,
+        response_model: str | None = None,
+    ) -> tuple[Cost, Usage | None]:
+        """What an attempt costs by the settle table, and the token counts that this is for. Pure.
+
+        Args:
+            facts: as given to `admit`.
+            how: what became of the attempt; see `gateway.spend.settle.ending`.
+            usage: what the provider reported, None when it reported nothing.
+            at_ns: when the attempt was admitted: the prices of that instant hold.
+            output_chars: characters generated, as far as they came.
+            chunks: streamed chunks with content.
+            response_model: the model that the provider says answered.
+        """
+        billed, basis = billed_usage(how, facts, usage, output_chars, chunks)
+        return cost_of(self.prices, facts.payer, billed, basis, at_ns, response_model), billed
+
+    def settle(
+        self, hold: Hold | None, facts: ChargeFacts, cost: Cost, usage: Usage | None, *, started_ns: int
+    ) -> None:
+        """Charge one attempt. Queued at once, committed soon, never lost to a cancelled task.
+
+        Args:
+            hold: what `admit` returned for the attempt.
+            facts: as given to `admit`.
+            cost: from `price`.
+            usage: from `price`.
+            started_ns: when the attempt began; used where no hold says when it was admitted.
+        """
+        at_ns = started_ns if hold is None else hold.at_ns
+        entry = Entry(
+            request_id=facts.request_id,
+            attempt=facts.attempt,
+            at_ns=at_ns,
+            settled_ns=self._clock.now_ns(),
+            payer=facts.payer,
+            basis=cost.basis,
+            nano_usd=cost.nano_usd,
+            price_version=cost.price_version,
+            usage=usage,
+        )
+        applied = self._book.applied(facts.payer, at_ns)
+        self._writer.put(
+            Waiting(SettleOp(entry=entry, counters=applied.counters, held=hold is not None and hold.durable))
+        )
+
+    def release(self, hold: Hold | None) -> None:
+        """Give a hold back whose attempt was not even begun; no line is written."""
+        if hold is not None and hold.durable:
+            self._writer.put(Waiting(ReleaseOp(request_id=hold.request_id, attempt=hold.attempt)))
+
+    # ---------------------------------------------------------------------------------------------------- around it
+
+    async def call(self, work: Callable[[LedgerStore], _T]) -> _T:
+        """Run `work` on the ledger, in its thread, after what is queued."""
+        result: _T = await asyncio.wrap_future(self._writer.call(work))
+        return result
+
+    async def flush(self) -> None:
+        """Return when everything that was settled before is committed (or could not be)."""
+        await self.call(lambda store: None)
+
+    async def close(self, grace_s: float = 10.0) -> int:
+        """Commit what is queued, within `grace_s` seconds, and close the ledger; how many operations are left."""
+        self._closed = True
+        return await asyncio.to_thread(self._writer.stop, grace_s)
+
+    def budget_states(self) -> list[BudgetState]:
+        """Every budget in its present window, as last committed."""
+        return self._book.states(self._balances, self._clock.now_ns())
+
+    def stats(self) -> LedgerStats:
+        """The state of the money path itself."""
+        stats = self._writer.stats
+        return LedgerStats(
+            pending=self._writer.pending,
+            failed_commits=stats.failed_commits,
+            lost=stats.lost,
+            orphans=stats.orphans,
+            duplicates=stats.duplicates,
+        )
+
+    @property
+    def budgets(self) -> BudgetBook:
+        """The budgets in use."""
+        return self._book
+
+    @property
+    def alerted(self) -> asyncio.Event:
+        """Set when alerts were written."""
+        return self._alerted
+
+    # ------------------------------------------------------------------------------------------- from the ledger's thread
+
+    def committed(self, waited: Sequence[Waiting], committed: Committed | None, seconds: float | None) -> None:
+        """See `gateway.store.writer.WriterEvents`."""
+        if self._observe_commit is not None and seconds is not None:
+            self._observe_commit(seconds)
+        loop = self._loop
+        if loop is None or not (waited or (committed is not None and committed.balances)):
+            return
+        # A loop that has closed has nobody left who waits.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(self._deliver, waited, committed)
+
+    def lost(self, op: Op, error: StoreError) -> None:
+        """See `gateway.store.writer.WriterEvents`."""
+        if self._on_lost is not None:
+            self._on_lost(op, error)
+
+    def _deliver(self, waited: Sequence[Waiting], committed: Committed | None) -> None:
+        if committed is not None:
+            if len(self._balances) > _MAX_BALANCES:
+                # Windows that have passed; present ones come back with the next commit or refresh.
+                self._balances.clear()
+            self._balances.update(committed.balances)
+            if committed.alerts:
+                self._alerted.set()
+        for ticket in waited:
+            if not isinstance(ticket, _Ticket) or ticket.future is None:
+                continue
+            if ticket.future.done():
+                self._release(ticket)
+            else:
+                ticket.future.set_result(None)
+
+
+def _give_up(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_exception(
+            ServiceError(
+                ErrorType.LEDGER_UNAVAILABLE, "The gateway's ledger does not answer at the moment.", retry_after_s=1.0
+            )
+        )

@@ -1,0 +1,162 @@
+"""The settle table: what an attempt is charged for, and how sure that is. Pure; docs/spend.md publishes it.
+
+The estimates are rules, not guesses: where a vendor says nothing, the same request is always charged the same.
+"""
+
+from enum import StrEnum
+
+import msgspec
+from msgspec import Struct
+
+from gateway.config.money import MAX_NANO_USD
+from gateway.spend.prices import PriceBook
+from gateway.store.spec import Payer
+from gateway.types.errors import ErrorType
+from gateway.types.records import Basis, Cost
+from gateway.types.route import Operation
+from gateway.types.usage import Usage, UsageSource
+
+BYTES_PER_TOKEN = 4
+"""What a token is taken to hold where nobody counted: four bytes of input, four characters of output."""
+MESSAGE_TOKENS = 16
+"""Upper bound of what a chat format adds to each message, in tokens."""
+REQUEST_TOKENS = 64
+"""Upper bound of what a chat format adds to a request, in tokens."""
+IMAGE_TOKENS = 6_000
+"""Upper bound of an image that is given by its address, in input tokens."""
+MAX_TOKENS = 10**12
+"""A count above this is a provider's mistake; it is taken as this."""
+
+_NO_OUTPUT = frozenset({Operation.EMBEDDINGS, Operation.COUNT_TOKENS})
+
+
+class Ending(StrEnum):
+    """What became of an attempt, as far as charging it goes."""
+
+    NOT_SENT = "not_sent"
+    PROVIDER_ERROR = "provider_error"
+    COMPLETE = "complete"
+    DRAINED = "drained"
+    CUT = "cut"
+    NO_ANSWER = "no_answer"
+
+
+class ChargeFacts(Struct, frozen=True, kw_only=True):
+    """What is known about an attempt before it is sent.
+
+    `input_bytes` counts the UTF-8 bytes of the request's text (data URLs of images excluded when `images` counts
+    them), `messages` its messages or inputs, `choices` how many answers it asks for.
+    """
+
+    request_id: str
+    attempt: int
+    payer: Payer
+    operation: Operation
+    input_bytes: int
+    messages: int = 1
+    images: int = 0
+    max_tokens: int | None = None
+    """The caller's limit on output tokens, None where it gave none that is a number."""
+    choices: int = 1
+
+
+def input_bound_tokens(facts: ChargeFacts) -> int:
+    """The most input tokens that the request can be: no tokenizer makes more tokens than bytes."""
+    return facts.input_bytes + facts.messages * MESSAGE_TOKENS + facts.images * IMAGE_TOKENS + REQUEST_TOKENS
+
+
+def input_estimate_tokens(facts: ChargeFacts) -> int:
+    """The input tokens that the request is taken to have where nobody reported them."""
+    return -(-facts.input_bytes // BYTES_PER_TOKEN) + 4 * facts.messages
+
+
+def observed_output_tokens(output_chars: int, chunks: int = 0) -> int:
+    """The output tokens that were seen: four characters each, and at least one a streamed chunk."""
+    return max(-(-output_chars // BYTES_PER_TOKEN), chunks)
+
+
+def ending(
+    error: ErrorType | None, *, sent: bool, status: int | None, finished: bool, started: bool, drained: bool = False
+) -> Ending:
+    """The row of the settle table.
+
+    Args:
+        error: why the attempt failed, None when it succeeded.
+        sent: whether request bytes may have reached the provider.
+        status: the provider's HTTP status, where it gave one.
+        finished: the provider said that its reply is complete.
+        started: some of the reply's body came.
+        drained: the caller left and the reply was read to its end all the same.
+    """
+    if not sent:
+        return Ending.NOT_SENT
+    if status is not None and status >= 400:
+        return Ending.PROVIDER_ERROR
+    if drained and finished:
+        return Ending.DRAINED
+    if error is None or finished:
+        return Ending.COMPLETE
+    return Ending.CUT if started or status is not None else Ending.NO_ANSWER
+
+
+def billed_usage(
+    how: Ending, facts: ChargeFacts, usage: Usage | None, output_chars: int = 0, chunks: int = 0
+) -> tuple[Usage | None, Basis]:
+    """The token counts that an attempt is charged for, and the basis of that."""
+    if usage is not None:
+        usage = _sane(usage)
+    if how is Ending.NOT_SENT:
+        return None, Basis.NOT_SENT
+    if how is Ending.PROVIDER_ERROR and not _reported(usage):
+        return None, Basis.PROVIDER_ERROR
+    if how is Ending.NO_ANSWER and not _reported(usage):
+        bound = Usage(input_tokens=input_bound_tokens(facts), output_tokens=0, source=UsageSource.ESTIMATED)
+        return bound, Basis.UNKNOWN
+    observed = 0 if facts.operation in _NO_OUTPUT else observed_output_tokens(output_chars, chunks)
+    if how in {Ending.CUT, Ending.NO_ANSWER} or (how is Ending.DRAINED and not _reported(usage)):
+        return _completed(usage, facts, observed, at_least=True), Basis.PARTIAL
+    if usage is None or usage.input_tokens is None or (usage.output_tokens is None and observed):
+        return _completed(usage, facts, observed, at_least=False), Basis.ESTIMATED
+    return usage, Basis.DRAINED if how is Ending.DRAINED else Basis.PROVIDER_USAGE
+
+
+def cost_of(
+    prices: PriceBook, payer: Payer, usage: Usage | None, basis: Basis, at_ns: int, response_model: str | None = None
+) -> Cost:
+    """The price of what is billed. `nano_usd` is None when no price is known, whatever the usage."""
+    if usage is None:
+        return Cost(nano_usd=0, basis=basis)
+    card = prices.card(payer.provider, payer.model, response_model)
+    if card is None:
+        return Cost(nano_usd=None, basis=basis)
+    dated = card.at(at_ns)
+    nano = dated.tiers.row(usage.input_tokens or 0).nano_usd(usage)
+    return Cost(nano_usd=min(nano, MAX_NANO_USD), basis=basis, price_version=dated.version)
+
+
+def _reported(usage: Usage | None) -> bool:
+    return usage is not None and (usage.input_tokens is not None or usage.output_tokens is not None)
+
+
+def _completed(usage: Usage | None, facts: ChargeFacts, observed: int, *, at_least: bool) -> Usage:
+    """What was reported, with estimates for what was not; `at_least` the output that was seen."""
+    known = usage if usage is not None else Usage()
+    reported = known.output_tokens
+    output = observed if reported is None else max(reported, observed) if at_least else reported
+    complete = known.input_tokens is not None and reported is not None and output == reported
+    return msgspec.structs.replace(
+        known,
+        input_tokens=input_estimate_tokens(facts) if known.input_tokens is None else known.input_tokens,
+        output_tokens=output,
+        source=known.source if complete else UsageSource.ESTIMATED,
+    )
+
+
+def _sane(usage: Usage) -> Usage:
+    """Counts that a ledger can hold: neither negative nor beyond all measure."""
+    wrong = {
+        name: min(max(value, 0), MAX_TOKENS)
+        for name in usage.__struct_fields__
+        if isinstance(value := getattr(usage, name), int) and not 0 <= value <= MAX_TOKENS
+    }
+    return msgspec.structs.replace(usage, **wrong) if wrong else usage
