@@ -1,10 +1,13 @@
 """Fixtures for any test. They are started once a run and only if a test asks for them."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 
 import pytest
 
 from tests import local_model_process
+from tests.running_gateway import RunningGateway, running_gateway
+from tests.upstream import ScriptedUpstream
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +15,24 @@ def local_model() -> Iterator[local_model_process.LocalModel]:
     """The real local model (SmolLM2-135M-Instruct), on free ports of the loopback."""
     with local_model_process.local_model() as running:
         yield running
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[ScriptedUpstream]:
+    """A provider whose replies the test scripts."""
+    async with ScriptedUpstream() as server:
+        yield server
+
+
+StartGateway = Callable[..., Awaitable[RunningGateway]]
+
+
+@pytest.fixture
+async def start_gateway() -> AsyncIterator[StartGateway]:
+    """Starts gateways by the arguments of `running_gateway`; they stop with the test."""
+    async with AsyncExitStack() as stack:
+
+        async def start(config: str, **arguments: object) -> RunningGateway:
+            return await stack.enter_async_context(running_gateway(config, **arguments))  # type: ignore[arg-type]
+
+        yield start

@@ -1,0 +1,167 @@
+"""The real gateway inside the test process: real HTTP on a free port, all signals real, its records captured.
+
+    async with ScriptedUpstream() as upstream, running_gateway(routes_yaml(upstream.url)) as gateway:
+        upstream.script(openai_chat("hi"))
+        reply = await gateway.client.post("/gateway/chat/invocations", json={...})
+        record = await gateway.records.last()
+
+It shares the test's event loop, so a blocking client (requests, a vendor's synchronous SDK) belongs into
+`asyncio.to_thread`. The fixture `start_gateway` in conftest.py does the same for tests that take fixtures.
+"""
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, nullcontext
+
+import httpx
+from prometheus_client import CollectorRegistry
+
+from gateway.app import Gateway, find_provider
+from gateway.cli import SystemClock
+from gateway.config.load import load_text
+from gateway.config.settings import Settings
+from gateway.server import make_server
+from gateway.telemetry.names import Metric
+from gateway.telemetry.setup import Telemetry, TraceExport
+from gateway.types.clock import Clock, Rng
+from gateway.types.records import RequestRecord
+
+_WAIT_S = 10.0
+ENVIRONMENT: Mapping[str, str] = {"OPENAI_API_KEY": "sk-test"}
+"""The variables that configurations may name unless a test gives its own."""
+
+
+class Records:
+    """A sink that keeps every finished request."""
+
+    name = "test"
+
+    def __init__(self) -> None:
+        self.all: list[RequestRecord] = []
+        self._changed = asyncio.Event()
+
+    def record(self, record: RequestRecord) -> None:
+        self.all.append(record)
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def wait(self, count: int) -> list[RequestRecord]:
+        """The records, once there are `count`: a record is made after its reply has gone out."""
+        try:
+            async with asyncio.timeout(_WAIT_S):
+                while len(self.all) < count:
+                    await self._changed.wait()
+        except TimeoutError:
+            raise AssertionError(f"{count} records did not come within {_WAIT_S:.0f} s, only {self.all}") from None
+        return self.all
+
+    async def last(self) -> RequestRecord:
+        """The newest record, once there is one."""
+        return (await self.wait(1))[-1]
+
+
+class RunningGateway:
+    """A started gateway.
+
+    Args:
+        url: where callers reach it, without a trailing slash.
+        client: an HTTP client for it that follows no redirects.
+    """
+
+    def __init__(
+        self, gateway: Gateway, telemetry: Telemetry, records: Records, url: str, client: httpx.AsyncClient
+    ) -> None:
+        self.gateway = gateway
+        self.telemetry = telemetry
+        self.records = records
+        self.url = url
+        self.client = client
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """What Prometheus would scrape."""
+        return self.telemetry.registry
+
+    def metric(self, metric: Metric, suffix: str = "", **labels: str) -> float:
+        """The sum of a family's samples whose labels include `labels`; `suffix` such as `_count` for histograms."""
+        name = metric.name + suffix
+        return sum(
+            sample.value
+            for family in self.registry.collect()
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+
+def settings_of(config: str, environment: Mapping[str, str] = ENVIRONMENT) -> Settings:
+    """The settings that a configuration's text means; raises ConfigError."""
+    return load_text(config, find_provider, environment)
+
+
+@asynccontextmanager
+async def running_gateway(
+    config: str,
+    *,
+    environment: Mapping[str, str] = ENVIRONMENT,
+    clock: Clock | None = None,
+    rng: Rng | None = None,
+    export: TraceExport = TraceExport.NONE,
+    log_descriptor: int | None = None,
+) -> AsyncIterator[RunningGateway]:
+    """Start the gateway with a configuration's text; `log_descriptor` gets its request log (default: nowhere)."""
+    clock = clock or SystemClock()
+    rng = rng or random.Random(20_260_101)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    settings = settings_of(config, environment)
+    telemetry = Telemetry(
+        settings.telemetry, export, clock, rng, log_descriptor=nowhere if log_descriptor is None else log_descriptor
+    )
+    records = Records()
+    telemetry.observer.sinks = (*telemetry.observer.sinks, records)
+    gateway = Gateway(settings, telemetry, clock, rng)
+    server = make_server(gateway.app, "127.0.0.1", 0)
+    # The signals are pytest's.
+    server.capture_signals = nullcontext  # type: ignore[assignment,method-assign]
+    # Tests that leave a request open on purpose must not wait for it.
+    server.config.timeout_graceful_shutdown = 1
+    serving = asyncio.create_task(server.serve())
+    try:
+        async with asyncio.timeout(_WAIT_S):
+            while not server.started:
+                assert not serving.done(), "the gateway did not start; its log says why"
+                await asyncio.sleep(0.005)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        url = f"http://127.0.0.1:{port}"
+        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=_WAIT_S) as client:
+            yield RunningGateway(gateway, telemetry, records, url, client)
+    finally:
+        server.should_exit = True
+        await serving
+        telemetry.close()
+        os.close(nowhere)
+
+
+def routes_yaml(base_url: str, section: str = "routes", extra: str = "") -> str:
+    """The three routes chat, completions and embeddings, of provider openai at `base_url`/v1.
+
+    `section` is `routes` (original shape) or `endpoints`; `extra` are lines for every route, not indented.
+    """
+    key = "route_type" if section == "routes" else "endpoint_type"
+    lines = [f"{section}:"]
+    for name, model in (
+        ("chat", "gpt-4o-mini"),
+        ("completions", "gpt-3.5-turbo-instruct"),
+        ("embeddings", "text-embedding-3-small"),
+    ):
+        lines += [
+            f"  - name: {name}",
+            f"    {key}: llm/v1/{name}",
+            "    model:",
+            "      provider: openai",
+            f"      name: {model}",
+            f"      config: {{openai_api_key: $OPENAI_API_KEY, openai_api_base: {base_url}/v1}}",
+            *(f"    {line}" for line in extra.splitlines()),
+        ]
+    return "\n".join(lines) + "\n"
