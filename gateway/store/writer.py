@@ -18,7 +18,7 @@ from gateway.types.clock import Clock
 
 _LINGER_S = 0.004
 _RETRY_S = 0.05
-_MAX_BATCH = 500
+_MAX_BATCH = 200
 _SWEEP_EVERY_S = 30.0
 
 
@@ -171,6 +171,9 @@ class Writer:
             self._in_flight = 0
 
     def _one_call(self, store: LedgerStore, call: _Call) -> None:
+        # Whoever asked may have been cancelled; from here on it cannot be.
+        if not call.future.set_running_or_notify_cancel():
+            return
         try:
             call.future.set_result(call.work(store))
         except Exception as error:  # noqa: BLE001 - the caller of `call` gets it

@@ -1,0 +1,174 @@
+"""Gateway keys: `gwk_<id>_<secret>`. Who a caller is, who pays for it, and what it may use.
+
+Only a hash of the secret is kept. It has 256 random bits, so one round of SHA-256 is enough; comparing takes the same
+time for a wrong secret, a wrong id and a right key.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+
+import msgspec
+from msgspec import Struct
+
+from gateway.config.money import KeyFile
+from gateway.store.spec import KeyRow
+from gateway.types.errors import ErrorType, PolicyError
+from gateway.types.records import Caller
+from gateway.types.secret import Secret
+
+PREFIX = "gwk"
+_ID_BYTES = 8
+_SECRET_BYTES = 32
+_NOBODY = hashlib.sha256(b"no such key").hexdigest()
+
+RandomBytes = Callable[[int], bytes]
+
+
+class NewKey(Struct, frozen=True, kw_only=True):
+    """A key just made. `token` is shown once and kept nowhere."""
+
+    token: Secret
+    row: KeyRow
+
+
+def make_key(
+    random_bytes: RandomBytes,
+    now_ns: int,
+    *,
+    team: str,
+    routes: Sequence[str] = (),
+    expires_ns: int | None = None,
+    calls_per_minute: int | None = None,
+    key_id: str | None = None,
+) -> NewKey:
+    """A new key; with `key_id`, a new secret for that id (rotation keeps budgets and reports in one line)."""
+    key_id = key_id or random_bytes(_ID_BYTES).hex()
+    token = f"{PREFIX}_{key_id}_{random_bytes(_SECRET_BYTES).hex()}"
+    row = KeyRow(
+        id=key_id,
+        secret_hash=_hash(token),
+        team=team,
+        routes=tuple(routes),
+        created_ns=now_ns,
+        expires_ns=expires_ns,
+        calls_per_minute=calls_per_minute,
+    )
+    return NewKey(token=Secret(token), row=row)
+
+
+def rotated(row: KeyRow, random_bytes: RandomBytes, now_ns: int) -> NewKey:
+    """The same key with another secret; the old one works no more."""
+    return make_key(
+        random_bytes,
+        now_ns,
+        team=row.team,
+        routes=row.routes,
+        expires_ns=row.expires_ns,
+        calls_per_minute=row.calls_per_minute,
+        key_id=row.id,
+    )
+
+
+def configured_key(file: KeyFile) -> KeyRow:
+    """A key that the configuration holds.
+
+    Raises:
+        ValueError: the secret does not look like a key, or `expires` is no instant.
+    """
+    token = file.secret.reveal()
+    key_id = _key_id(token)
+    if key_id is None:
+        raise ValueError(f"secret must look like {PREFIX}_<id>_<secret>, the secret at least 16 characters")
+    expires_ns = None
+    if file.expires is not None:
+        try:
+            moment = datetime.fromisoformat(file.expires)
+        except ValueError:
+            moment = None
+        if moment is None or moment.tzinfo is None:
+            raise ValueError(f"expires '{file.expires}' is no instant such as 2027-01-31T00:00:00+00:00")
+        expires_ns = int(moment.timestamp()) * 1_000_000_000
+    return KeyRow(
+        id=key_id,
+        secret_hash=_hash(token),
+        team=file.team,
+        routes=file.routes,
+        created_ns=0,
+        expires_ns=expires_ns,
+        calls_per_minute=file.calls_per_minute,
+    )
+
+
+class Keyring:
+    """The keys that are known. The configuration's win over stored ones of the same id.
+
+    With no key at all the gateway is open: everybody is anonymous, and `is_open` says so.
+    """
+
+    def __init__(self, configured: Iterable[KeyRow] = (), stored: Iterable[KeyRow] = ()) -> None:
+        self._configured = {row.id: row for row in configured}
+        self._keys: dict[str, KeyRow] = {}
+        self.take(stored)
+
+    def take(self, stored: Iterable[KeyRow]) -> None:
+        """Use what the store holds now."""
+        self._keys = {row.id: row for row in stored} | self._configured
+
+    @property
+    def is_open(self) -> bool:
+        """Whether callers need no key. Revoking the last key does not open the gateway."""
+        return not self._keys
+
+    def rows(self) -> list[KeyRow]:
+        """Every key, by age."""
+        return sorted(self._keys.values(), key=lambda row: (row.created_ns, row.id))
+
+    def authenticate(self, token: str | None, now_ns: int) -> KeyRow:
+        """The key that a bearer token is.
+
+        Raises:
+            PolicyError: there is none, it is wrong, revoked or expired. One text for all of them: it tells nobody
+                which ids exist.
+        """
+        key_id = _key_id(token) if token else None
+        row = self._keys.get(key_id) if key_id else None
+        right = hmac.compare_digest(_hash(token or ""), row.secret_hash if row else _NOBODY)
+        if not right or row is None or row.revoked_ns is not None or _expired(row, now_ns):
+            raise PolicyError(
+                ErrorType.UNAUTHENTICATED,
+                "A valid gateway key is required: send it as `Authorization: Bearer gwk_...`.",
+            )
+        return row
+
+
+def authorise(row: KeyRow, route: str) -> None:
+    """Check that a key may use a route; raises PolicyError when not."""
+    if row.routes and route not in row.routes:
+        raise PolicyError(ErrorType.FORBIDDEN_ROUTE, f"This gateway key may not use the route '{route}'.")
+
+
+def caller_of(row: KeyRow, address: str = "") -> Caller:
+    """Who asks and who pays, by their key."""
+    return Caller(team=row.team, key_id=row.id, address=address)
+
+
+def revoked(row: KeyRow, now_ns: int) -> KeyRow:
+    """The key, no longer valid."""
+    return msgspec.structs.replace(row, revoked_ns=now_ns)
+
+
+def _expired(row: KeyRow, now_ns: int) -> bool:
+    return row.expires_ns is not None and now_ns >= row.expires_ns
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode(errors="replace")).hexdigest()
+
+
+def _key_id(token: str) -> str | None:
+    parts = token.split("_", 2)
+    if len(parts) != 3 or parts[0] != PREFIX or not parts[1] or len(parts[2]) < 16:
+        return None
+    return parts[1]
