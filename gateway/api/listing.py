@@ -12,6 +12,7 @@ import msgspec
 from litestar import get
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath, FromQuery
 
 from gateway.serve.routing import BoundRoute, RoutingTable
 
@@ -68,21 +69,21 @@ def listing_handlers(routes: Callable[[], RoutingTable]) -> list[HTTPRouteHandle
     """The handlers of both listings; `routes` gives the table in force."""
 
     @get("/api/2.0/gateway/routes", include_in_schema=False, sync_to_thread=False)
-    def list_routes(page_token: str | None = None) -> dict[str, Any]:
+    def list_routes(page_token: FromQuery[str | None] = None) -> dict[str, Any]:
         entries, token = page([route_entry(bound) for bound in routes().values()], page_token)
         return {"routes": entries, "next_page_token": token}
 
     @get("/api/2.0/gateway/routes/{name:str}", include_in_schema=False, sync_to_thread=False)
-    def get_route(name: str) -> dict[str, Any]:
+    def get_route(name: FromPath[str]) -> dict[str, Any]:
         return route_entry(_find(routes(), name, "route"))
 
     @get("/api/2.0/endpoints", include_in_schema=False, sync_to_thread=False)
-    def list_endpoints(page_token: str | None = None) -> dict[str, Any]:
+    def list_endpoints(page_token: FromQuery[str | None] = None) -> dict[str, Any]:
         entries, token = page([endpoint_entry(bound) for bound in routes().values()], page_token)
         return {"endpoints": entries, "next_page_token": token}
 
     @get("/api/2.0/endpoints/{name:str}", include_in_schema=False, sync_to_thread=False)
-    def get_endpoint(name: str) -> dict[str, Any]:
+    def get_endpoint(name: FromPath[str]) -> dict[str, Any]:
         return endpoint_entry(_find(routes(), name, "endpoint"))
 
     return [list_routes, get_route, list_endpoints, get_endpoint]

@@ -7,6 +7,7 @@ from typing import Any
 from litestar import MediaType, Response, get
 from litestar.exceptions import NotFoundException
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
 from litestar.response import Redirect
 
 from gateway.api.openapi import document
@@ -54,7 +55,7 @@ def ops_handlers(routes: Callable[[], RoutingTable], started: int) -> list[HTTPR
         return Response(_DOCS_PAGE, media_type=MediaType.HTML)
 
     @get("/docs/assets/{name:str}", include_in_schema=False, sync_to_thread=True)
-    def asset(name: str) -> Response[bytes]:
+    def asset(name: FromPath[str]) -> Response[bytes]:
         path = _ASSETS / name
         if path.suffix not in _ASSET_TYPES or path.parent != _ASSETS or not path.is_file():
             raise NotFoundException("Not Found")
@@ -80,7 +81,7 @@ def ops_handlers(routes: Callable[[], RoutingTable], started: int) -> list[HTTPR
         return {"object": "list", "data": [_model(name, started) for name in routes()]}
 
     @get("/v1/models/{name:str}", include_in_schema=False, sync_to_thread=False)
-    def model(name: str) -> Response[dict[str, Any]]:
+    def model(name: FromPath[str]) -> Response[dict[str, Any]]:
         if name not in routes():
             error = {
                 "message": f"The model '{name}' does not exist. GET /v1/models lists the routes.",

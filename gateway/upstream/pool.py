@@ -110,6 +110,7 @@ class Pool:
         if connection is not None and connection.protocol is not None:
             # aiohttp has one read timeout: until the headers it was the first byte's, from here on it is the chunks'.
             connection.protocol.read_timeout = timeouts.between_chunks_s
+            connection.protocol.start_timeout()
         return Exchange(response)
 
     async def close(self) -> None:

@@ -1,0 +1,230 @@
+"""Serving under failure: what is tried again, what is not, and what everyone sees of it. Over real HTTP."""
+
+import asyncio
+import json
+
+import httpx
+import pytest
+
+from gateway.telemetry import names
+from gateway.types.errors import ErrorType, Outcome
+from gateway.types.records import AttemptKind
+from tests.conftest import StartGateway
+from tests.openai_replies import openai_chat, openai_error, openai_stream
+from tests.replies import BytesReply, GarbageReply, HangupReply, Reply, SilentReply
+from tests.running_gateway import RunningGateway
+from tests.upstream import ScriptedUpstream
+
+BODY = {"model": "chat", "messages": [{"role": "user", "content": "Hello?"}]}
+
+
+def _target(url: str, **extra: object) -> dict[str, object]:
+    config = {"openai_api_key": "sk-test", "openai_api_base": f"{url}/v1"}
+    return {"provider": "openai", "name": "gpt-4o-mini", "config": config, **extra}
+
+
+def _config(*targets: dict[str, object], **route: object) -> str:
+    # JSON is YAML.
+    entry = {"name": "chat", "endpoint_type": "llm/v1/chat", "targets": list(targets), **route}
+    return json.dumps({"endpoints": [entry]})
+
+
+async def _ask(gateway: RunningGateway, **extra: object) -> httpx.Response:
+    return await gateway.client.post("/v1/chat/completions", json=BODY | extra)
+
+
+async def test_a_retry_follows_a_busy_provider(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
+    """With `retries: 1` a 503 that says when to come back is tried again, and both attempts are seen."""
+    gateway = await start_gateway(_config(_target(upstream.url), retries=1))
+    upstream.script(openai_error(503, "busy", headers=[("retry-after-ms", "1")]), openai_chat())
+    reply = await _ask(gateway)
+    assert reply.status_code == 200
+    assert reply.headers["x-gateway-attempts"] == "2"
+    record = await gateway.records.last()
+    assert [(attempt.kind, attempt.outcome) for attempt in record.attempts] == [
+        (AttemptKind.FIRST, Outcome.PROVIDER),
+        (AttemptKind.RETRY, Outcome.OK),
+    ]
+    assert upstream.hits == len(record.attempts) == 2
+    assert gateway.metric(names.ATTEMPTS, kind="retry", outcome="ok") == 1
+
+
+async def test_what_a_retry_cannot_mend_is_not_retried(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
+    """A 400, and a 500 that may have done the work, are answered at once."""
+    gateway = await start_gateway(_config(_target(upstream.url), retries=3))
+    upstream.script(openai_error(400, "no such parameter"), openai_error(500, "oops"))
+    assert (await _ask(gateway)).status_code == 400
+    assert (await _ask(gateway)).status_code == 500
+    assert upstream.hits == 2
+
+
+async def test_the_next_tier_serves_when_the_first_fails(
+    upstream: ScriptedUpstream, start_gateway: StartGateway
+) -> None:
+    """A target that cannot be reached is replaced by the next tier's."""
+    gateway = await start_gateway(
+        _config(_target("http://127.0.0.1:9", tier=0), _target(upstream.url, tier=1, name="spare"))
+    )
+    upstream.script(openai_chat("from the spare"))
+    reply = await _ask(gateway)
+    assert reply.json()["choices"][0]["message"]["content"] == "from the spare"
+    first, second = (await gateway.records.last()).attempts
+    assert first.error_type is ErrorType.CONNECT_FAILED
+    assert (second.kind, second.request_model) == (AttemptKind.FALLBACK, "spare")
+
+
+async def test_nothing_is_tried_again_after_the_first_byte(
+    upstream: ScriptedUpstream, start_gateway: StartGateway
+) -> None:
+    """A stream that breaks after its first chunk ends with an error event, whatever targets are left."""
+    gateway = await start_gateway(_config(_target(upstream.url), _target(upstream.url, tier=1), retries=3))
+    upstream.script(openai_stream(["Hel"], cut_after=2))
+    reply = await _ask(gateway, stream=True)
+    assert reply.status_code == 200
+    last = json.loads(reply.text.strip().rsplit("data: ", 1)[1])
+    assert last["error"]["code"] == "stream_cut"
+    assert last["error"]["trace_id"] == reply.headers["x-gateway-trace-id"]
+    assert upstream.hits == 1
+
+
+async def test_a_stream_refused_before_its_first_byte_falls_back(
+    upstream: ScriptedUpstream, start_gateway: StartGateway
+) -> None:
+    """Before any byte went out, a stream may move to the next target like any request."""
+    gateway = await start_gateway(_config(_target(upstream.url), _target(upstream.url, tier=1)))
+    upstream.script(openai_error(503, "busy"), openai_stream(["Hello"]))
+    reply = await _ask(gateway, stream=True)
+    assert reply.text.endswith("data: [DONE]\n\n")
+    assert [attempt.kind for attempt in (await gateway.records.last()).attempts] == ["first", "fallback"]
+
+
+@pytest.mark.parametrize(
+    ("scripted", "status", "error_type"),
+    [
+        (GarbageReply(), 502, ErrorType.UNREADABLE_REPLY),
+        (HangupReply(), 502, ErrorType.CONNECTION_LOST),
+        (HangupReply(reset=True), 502, ErrorType.CONNECTION_LOST),
+        (BytesReply(b"<html>not json</html>"), 502, ErrorType.UNREADABLE_REPLY),
+        (BytesReply(b'{"choices": 3}'), 502, ErrorType.UNREADABLE_REPLY),
+        (openai_error(401, "bad key"), 401, ErrorType.PROVIDER_AUTH),
+        (openai_error(429, "slow down"), 429, ErrorType.PROVIDER_RATE_LIMITED),
+        (openai_error(529, "overloaded"), 503, ErrorType.PROVIDER_OVERLOADED),
+    ],
+)
+async def test_each_failure_has_its_status_and_type_everywhere(
+    scripted: Reply, status: int, error_type: ErrorType, upstream: ScriptedUpstream, start_gateway: StartGateway
+) -> None:
+    """Reply, record and metric name the same cause, and the gateway goes on serving."""
+    gateway = await start_gateway(_config(_target(upstream.url)))
+    upstream.script(scripted)
+    reply = await _ask(gateway)
+    assert reply.status_code == status
+    assert reply.json()["error"]["code"] == error_type == reply.headers["x-gateway-error-type"]
+    record = await gateway.records.last()
+    assert record.error_type is error_type
+    assert gateway.metric(names.REQUESTS, error_type=error_type) == 1
+    assert gateway.metric(names.REQUEST_DURATION, "_count", outcome=error_type.outcome) == 1
+    assert gateway.metric(names.REQUESTS_IN_FLIGHT, route="chat") == 0
+    upstream.script(openai_chat())
+    assert (await _ask(gateway)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "stream", "error_type"),
+    [
+        ({"first_byte_s": 0.05}, False, ErrorType.FIRST_BYTE_TIMEOUT),
+        ({"total_s": 0.05}, False, ErrorType.TOTAL_TIMEOUT),
+        ({"between_chunks_s": 0.05}, True, ErrorType.STREAM_TIMEOUT),
+    ],
+)
+async def test_each_timeout_is_its_own(
+    timeouts: dict[str, float],
+    stream: bool,
+    error_type: ErrorType,
+    upstream: ScriptedUpstream,
+    start_gateway: StartGateway,
+) -> None:
+    """A provider that is slow to begin, slow as a whole, or silent between chunks is told apart, as a 504."""
+    never = asyncio.Event()
+    gateway = await start_gateway(_config(_target(upstream.url), timeouts=timeouts))
+    upstream.script(openai_stream(["Hel", never, "lo"]) if stream else SilentReply(never))
+    reply = await _ask(gateway, stream=stream)
+    assert reply.status_code == (200 if stream else 504)
+    record = await gateway.records.last()
+    assert record.error_type is error_type
+    await upstream.wait_closed_connection()
+
+
+async def test_a_caller_who_leaves_ends_the_upstream(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
+    """When the caller closes a stream, the upstream connection is broken off and what was seen is recorded."""
+    never = asyncio.Event()
+    gateway = await start_gateway(_config(_target(upstream.url)))
+    upstream.script(openai_stream(["Hello", never]))
+    async with gateway.client.stream("POST", "/v1/chat/completions", json=BODY | {"stream": True}) as reply:
+        async for line in reply.aiter_lines():
+            if "Hello" in line:
+                break
+    async with asyncio.timeout(5):
+        await upstream.requests[0].peer_left.wait()
+    record = await gateway.records.last()
+    assert record.error_type is ErrorType.CALLER_LEFT
+    assert record.attempts[0].error_type is ErrorType.CALLER_LEFT
+    assert record.attempts[0].output_chars == len("Hello")
+    assert gateway.metric(names.REQUESTS_IN_FLIGHT, route="chat") == 0
+
+
+async def test_a_caller_who_leaves_before_the_first_byte_ends_the_upstream(
+    upstream: ScriptedUpstream, start_gateway: StartGateway
+) -> None:
+    """A streaming caller who gives up while the provider thinks is noticed too."""
+    gateway = await start_gateway(_config(_target(upstream.url)))
+    upstream.script(SilentReply())
+    asking = asyncio.create_task(_ask(gateway, stream=True))
+    await upstream.wait_requests()
+    asking.cancel()
+    async with asyncio.timeout(5):
+        await upstream.requests[0].peer_left.wait()
+    assert (await gateway.records.last()).error_type is ErrorType.CALLER_LEFT
+
+
+async def test_a_failing_target_is_left_out_once_its_circuit_opens(
+    upstream: ScriptedUpstream, start_gateway: StartGateway
+) -> None:
+    """After enough failures in a row requests go straight to the target that works."""
+    gateway = await start_gateway(
+        _config(_target("http://127.0.0.1:9", name="down"), _target(upstream.url, tier=1, name="up"))
+    )
+    upstream.always(openai_chat())
+    for _ in range(6):
+        assert (await _ask(gateway)).status_code == 200
+    records = await gateway.records.wait(6)
+    assert [len(record.attempts) for record in records] == [2, 2, 2, 2, 2, 1]
+    assert gateway.metric(names.CIRCUIT_STATE, model="down") == 2
+
+
+async def test_no_trace_header_or_baggage_reaches_a_provider(
+    upstream: ScriptedUpstream, start_gateway: StartGateway
+) -> None:
+    """What a caller sends for its own tracing stays here unless the target says `propagate_trace`."""
+    gateway = await start_gateway(_config(_target(upstream.url)))
+    upstream.script(openai_chat())
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    headers = {"traceparent": traceparent, "tracestate": "a=b", "baggage": "email=someone@example.org"}
+    await gateway.client.post("/v1/chat/completions", json=BODY, headers=headers)
+    sent = {name for name, _ in upstream.requests[0].headers}
+    assert not sent & {"traceparent", "tracestate", "baggage"}
+    record = await gateway.records.last()
+    assert record.trace.link_trace_id == 0x0AF7651916CD43DD8448EB211C80319C
+    assert record.trace.trace_id != record.trace.link_trace_id
+
+
+async def test_a_provider_that_may_trace_gets_the_attempts_context(
+    upstream: ScriptedUpstream, start_gateway: StartGateway
+) -> None:
+    """With `propagate_trace` the provider's spans become children of the attempt."""
+    gateway = await start_gateway(_config(_target(upstream.url, propagate_trace=True)))
+    upstream.script(openai_chat())
+    reply = await _ask(gateway)
+    attempt = (await gateway.records.last()).attempts[0]
+    expected = f"00-{reply.headers['x-gateway-trace-id']}-{attempt.span_id:016x}-00"
+    assert upstream.requests[0].header("traceparent") == expected
