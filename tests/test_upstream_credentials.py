@@ -40,7 +40,7 @@ class Http:
     async def __call__(
         self, method: str, url: str, headers: tuple[tuple[str, str], ...], body: bytes
     ) -> tuple[int, bytes]:
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
             try:
                 reply = await client.request(method, url, headers=list(headers), content=body)
             except httpx.ConnectError as error:

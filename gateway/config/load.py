@@ -40,6 +40,8 @@ class ProviderConfig(Protocol):
     def config_required(self) -> bool: ...
     @property
     def check(self) -> Callable[[Any, str, RouteType], None] | None: ...
+    @property
+    def from_environment(self) -> Callable[[Mapping[str, Any], Mapping[str, str]], Mapping[str, Any]] | None: ...
 
 
 ProviderLookup = Callable[[str], ProviderConfig | None]
@@ -169,7 +171,10 @@ class _Loading:
                 "A config must be supplied when setting a provider. The provider entry for "
                 f"{model.provider} is incorrect.",
             )
-        config = self._convert(model.config or {}, provider.config, f"{path}.config")
+        written: Mapping[str, Any] = model.config or {}
+        if provider.from_environment is not None:
+            written = provider.from_environment(written, self._environment)
+        config = self._convert(written, provider.config, f"{path}.config")
         name = model.name or ""
         if provider.check is not None:
             try:

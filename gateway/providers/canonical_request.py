@@ -22,6 +22,9 @@ _NULL = Raw(b"null")
 
 Extras = dict[str, Raw]
 
+ORIGINAL_NAMES: Mapping[str, str] = {"n": "candidate_count", "input": "text"}
+"""Canonical names that the original surface (MLflow 2.5 to 2.8) spells differently."""
+
 
 class FunctionCall(Struct, frozen=True):
     """A call that the model asked for; `arguments` is JSON text."""
@@ -293,12 +296,16 @@ def stop_list(stop: str | list[str] | None) -> list[str] | None:
     return stop or None
 
 
-def refuse_native(fields: Mapping[str, Any], ours: Mapping[str, str]) -> None:
-    """Refuse a vendor's own spelling of a field that has a canonical one; `ours` maps (ours, theirs)."""
+def refuse_native(fields: Mapping[str, Any], ours: Mapping[str, str], *, original_shape: bool = False) -> None:
+    """Refuse a vendor's own spelling of a field that has a canonical one; `ours` maps (ours, theirs).
+
+    With `original_shape` the text names the field as the caller's surface does.
+    """
     for name, theirs in ours.items():
         if theirs in fields and theirs != name:
+            known = ORIGINAL_NAMES.get(name, name) if original_shape else name
             raise RequestError(
-                ErrorType.INVALID_REQUEST, f"Invalid parameter {theirs}. Use {name} instead.", param=theirs
+                ErrorType.INVALID_REQUEST, f"Invalid parameter {theirs}. Use {known} instead.", param=theirs
             )
 
 
@@ -314,3 +321,8 @@ def functions_of(view: ChatView) -> list[FunctionSpec]:
             )
         functions.append(tool.function)
     return functions
+
+
+def members(**given: Any) -> dict[str, Any]:
+    """The members that are not None, for a body that leaves the others out."""
+    return {name: value for name, value in given.items() if value is not None}

@@ -60,6 +60,12 @@ class Quirks(Struct, frozen=True, kw_only=True):
     require: tuple[str, ...] = ()
     """Top-level request fields without which the provider fails."""
 
+    def scaled(self, temperature: float, request: ModelRequest) -> float:
+        """A canonical temperature in the provider's range, for dialects that rebuild the request."""
+        if request.original_shape and self.original_temperature_scale is not None:
+            return temperature * self.original_temperature_scale
+        return temperature * self.temperature_scale
+
 
 class Endpoint(Struct, frozen=True, kw_only=True):
     """A provider account for one model: which dialect it speaks, where to send, with what fixed headers.
@@ -156,6 +162,7 @@ class Provider(Struct, frozen=True, kw_only=True):
         config_required: False where a config without any key is usable.
         check: (config, model, route type); raises ValueError for what the fields alone cannot refuse.
         aliases: other spellings accepted in the configuration.
+        from_environment: (config as written, environment) to the config with what the vendor's own variables add.
     """
 
     name: str
@@ -165,3 +172,4 @@ class Provider(Struct, frozen=True, kw_only=True):
     config_required: bool = True
     aliases: tuple[str, ...] = ()
     check: Callable[[Any, str, RouteType], None] | None = None
+    from_environment: Callable[[Mapping[str, Any], Mapping[str, str]], Mapping[str, Any]] | None = None

@@ -8,7 +8,7 @@
 - `upstream_request.json`: method, url, headers (credentials of HeaderAuth included), body, and `auth` for other ways to
   authenticate; or `refusal.json`: error_type, message, param;
 - `upstream_reply.json` and `reply.json`: a whole reply and its canonical form (none for passthrough: bytes stay);
-- `upstream.sse` (`.ndjson`, `.bin`) and `chunks.json`: a stream and its canonical chunks, `stream_error.json` when it
+- `upstream.sse` (`.ndjson`; `.aws.json`, a list of name, payload and perhaps kind, of which the binary stream is made) and `chunks.json`: a stream and its canonical chunks, `stream_error.json` when it
   ends in an error (error_type, message);
 - `usage.json`: usage (null when unknown), response_model, response_id, finish_reasons of the reply and of the stream
   (`stream_usage.json` where those differ);
@@ -29,7 +29,10 @@ from gateway.providers.spec import Codec, Endpoint, Framing, HeaderAuth
 from gateway.types.model_io import ModelRequest, StreamEvent, WireRequest
 from gateway.types.route import Operation
 from gateway.types.secret import Secret
+from gateway.upstream.aws_event_stream import AwsEventStreamDecoder
 from gateway.upstream.framing import SseDecoder
+from gateway.upstream.ndjson import NdjsonDecoder
+from tests.aws_events import message
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 FILES = frozenset(
@@ -42,7 +45,7 @@ FILES = frozenset(
         "reply.json",
         "upstream.sse",
         "upstream.ndjson",
-        "upstream.bin",
+        "upstream.aws.json",
         "chunks.json",
         "stream_error.json",
         "usage.json",
@@ -61,7 +64,11 @@ class Decoder(Protocol):
     def close(self) -> list[StreamEvent]: ...
 
 
-DECODERS: dict[Framing, Callable[[], Decoder]] = {Framing.SSE: SseDecoder}
+DECODERS: dict[Framing, Callable[[], Decoder]] = {
+    Framing.SSE: SseDecoder,
+    Framing.NDJSON: NdjsonDecoder,
+    Framing.AWS_EVENT_STREAM: AwsEventStreamDecoder,
+}
 
 
 class CaseFile(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -100,8 +107,15 @@ class Case:
         return (self.path / name).exists()
 
     def bytes(self, name: str) -> bytes:
-        """A file's bytes."""
-        return (self.path / name).read_bytes()
+        """A file's bytes; of a stream of AWS's the frames that its events make."""
+        content = (self.path / name).read_bytes()
+        if not name.endswith(".aws.json"):
+            return content
+        events = msgspec.json.decode(content)
+        return b"".join(
+            message(event["name"], msgspec.json.encode(event["payload"]), kind=event.get("kind", "event"))
+            for event in events
+        )
 
     def json(self, name: str) -> Any:
         """A file's JSON."""
@@ -110,7 +124,7 @@ class Case:
     @property
     def stream_name(self) -> str | None:
         """The file that holds the upstream's stream, if there is one."""
-        names = ("upstream.sse", "upstream.ndjson", "upstream.bin")
+        names = ("upstream.sse", "upstream.ndjson", "upstream.aws.json")
         return next((name for name in names if self.has(name)), None)
 
     def endpoint(self) -> Endpoint:

@@ -87,11 +87,15 @@ def test_a_whole_reply_is_read(case: Case) -> None:
         return
     found = json.loads(reply.body)
     assert found == case.json("reply.json")
+    # Some vendors tell no finish reason or no tokens, and none are invented: there OpenAI's types are stricter.
+    for choice in found.get("choices", ()):
+        choice["finish_reason"] = choice["finish_reason"] or "stop"
     if case.file.operation is Operation.EMBEDDINGS:
         # The client's type knows neither an unknown usage nor vectors in base64, both of which its code accepts.
         found["usage"] = found["usage"] or {"prompt_tokens": 0, "total_tokens": 0}
         found["data"] = [item for item in found["data"] if isinstance(item["embedding"], list)]
-    _REPLY_TYPES[case.file.operation].model_validate(found)
+    if not case.file.original_shape:
+        _REPLY_TYPES[case.file.operation].model_validate(found)
 
 
 @having("stream")
