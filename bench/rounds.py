@@ -23,7 +23,7 @@ from bench import load, payloads
 from bench.mock_upstream import Counts
 from bench.proc import Measured
 from bench.statistics import median, percentile
-from bench.variants import Variant
+from bench.variants import ROOT, Variant
 
 DIRECT = "direct"
 STREAMS = 50
@@ -147,7 +147,7 @@ class Rounds:
     def _start_mock(self) -> int:
         port = free_port()
         command = [sys.executable, "-m", "bench.mock_upstream", "--port", str(port)]
-        mock = Measured([*command, "--events-per-s", str(EVENTS_PER_S)], cores=self._load_core)
+        mock = Measured([*command, "--events-per-s", str(EVENTS_PER_S)], cores=self._load_core, cwd=ROOT)
         self._stack.enter_context(mock)
         mock.wait_ready(f"http://127.0.0.1:{port}/health")
         return port
