@@ -1,0 +1,297 @@
+"""Overview: the board to open first. Is it well, what is wrong, who is slow, who spends, when does a budget end."""
+
+from dashboards import board as boards
+from dashboards import spending, thresholds
+from dashboards.board import Board, Row
+from dashboards.panels import (
+    GREEN,
+    ORANGE,
+    OUTCOME_COLOURS,
+    RED,
+    YELLOW,
+    Column,
+    Panel,
+    Query,
+    Unit,
+    bars,
+    rows,
+    single,
+    steps,
+    time_series,
+)
+from dashboards.promql import ALERTS, RANGE, Source, is_, is_not, known, one_of, ratio, share
+from gateway.telemetry import names
+from gateway.types.errors import Outcome
+
+VARIABLES = (boards.JOB, boards.INSTANCE, boards.ROUTE, boards.TEAM)
+OF = boards.source(VARIABLES)
+
+_VALID = one_of("outcome", thresholds.VALID)
+_FAILED = one_of("outcome", thresholds.FAILED)
+_PROVIDER_FAULT = one_of("error_type", thresholds.PROVIDER_FAULTS)
+
+
+def _failed_share(window: str) -> str:
+    return share(
+        OF.increase(names.REQUESTS, _FAILED, window=window), OF.increase(names.REQUESTS, _VALID, window=window)
+    )
+
+
+def _health() -> tuple[Panel, ...]:
+    burn = f"({_failed_share('1h')}) / {1 - thresholds.AVAILABILITY:g}"
+    page = thresholds.BURN_WINDOWS[0].factor
+    slow_burn = thresholds.BURN_WINDOWS[1].factor
+    return (
+        single(
+            "Availability",
+            f"Share of requests that neither a provider nor the gateway failed, in the shown range; callers' mistakes "
+            f"and policy refusals do not count. The objective is {thresholds.AVAILABILITY:.1%}. Below it: see who "
+            "fails in Requests by outcome, and why in Errors by cause.",
+            Query(expr=f"1 - ({_failed_share(RANGE)})", instant=True),
+            unit=Unit.SHARE,
+            decimals=2,
+            thresholds=steps((None, RED), (thresholds.AVAILABILITY, GREEN)),
+        ),
+        single(
+            "Burn rate, 1 h",
+            "How many times faster than allowed the 30-day error budget is being spent. Above "
+            f"{slow_burn:g} somebody is called, above {page:g} at once: find the failing provider in Providers.",
+            Query(expr=burn),
+            unit=Unit.BURN,
+            decimals=1,
+            thresholds=steps((None, GREEN), (1, YELLOW), (slow_burn, ORANGE), (page, RED)),
+        ),
+        single(
+            "Requests",
+            "Caller requests a second now. A sudden drop with healthy errors means that callers cannot reach the "
+            "gateway: look at what stands before it.",
+            Query(expr=OF.rate(names.REQUESTS)),
+            unit=Unit.PER_SECOND,
+        ),
+        single(
+            "Latency p95",
+            "95 of 100 requests end within this time. Compare with Time to first chunk: when that is well, replies "
+            "are long rather than slow.",
+            Query(expr=OF.quantile(0.95, names.REQUEST_DURATION), exemplar=True),
+            unit=Unit.SECONDS,
+            thresholds=steps((None, GREEN), (thresholds.REQUEST_P95_S, ORANGE)),
+        ),
+        single(
+            "First chunk p95",
+            f"95 of 100 streams show their first chunk within this time; the objective is {thresholds.FIRST_CHUNK_S:g} "
+            "s. Above it: the Providers table shows whose.",
+            Query(expr=OF.quantile(0.95, names.TIME_TO_FIRST_CHUNK), exemplar=True),
+            unit=Unit.SECONDS,
+            thresholds=steps((None, GREEN), (thresholds.FIRST_CHUNK_S, RED)),
+        ),
+        single(
+            "Spend today",
+            "Our price book times the usage of requests since midnight (browser's time). Tokens without a price are "
+            "missing from it: the Spend board counts those.",
+            Query(expr=OF.increase(names.COST), instant=True),
+            unit=Unit.USD,
+            relative="now/d",
+        ),
+        single(
+            "Fullest budget",
+            "The budget nearest to its end, as a share of its limit. At 100% a hard budget refuses requests: raise "
+            "it, or tell the team. The table Budgets says which one, and when.",
+            Query(expr=f"max({spending.spent_share(OF)})"),
+            unit=Unit.SHARE,
+            decimals=0,
+            no_value="no budget",
+            thresholds=steps((None, GREEN), (thresholds.BUDGET_NOTICE, ORANGE), (thresholds.BUDGET_EXHAUSTED, RED)),
+        ),
+        single(
+            "Alerts firing",
+            "Gaugeway alerts that fire now; each has a runbook. The red marks in the graphs show when they began.",
+            Query(expr=f"count({Source().select(ALERTS, is_('alertstate', 'firing'), is_('service', 'gaugeway'))})"),
+            unit=Unit.COUNT,
+            no_value="none",
+            thresholds=steps((None, GREEN), (1, RED)),
+        ),
+    )
+
+
+def _signals() -> tuple[Panel, ...]:
+    return (
+        time_series(
+            "Requests by outcome",
+            "Who decided how requests ended: ok; caller (a bad request); policy (key, limit or budget refused); "
+            "provider; gateway. Orange growing: open Providers. Red growing: open Gateway.",
+            [Query(expr=OF.rate(names.REQUESTS, by=("outcome",)), legend="{{outcome}}")],
+            unit=Unit.PER_SECOND,
+            stacked=True,
+            colours=OUTCOME_COLOURS,
+        ),
+        time_series(
+            "Errors by cause",
+            "The reason of each request that did not end ok, with who is at fault. The same words stand in the "
+            "reply, the log line and the span.",
+            [
+                Query(
+                    expr=OF.rate(names.REQUESTS, is_not("outcome", Outcome.OK), by=("outcome", "error_type")),
+                    legend="{{outcome}}: {{error_type}}",
+                )
+            ],
+            unit=Unit.PER_SECOND,
+            stacked=True,
+            no_value="none in this range",
+        ),
+        time_series(
+            "Latency",
+            "From a request's arrival to its last byte. A dot is one request: click it for its trace. p99 far from "
+            "p50 is a slow model or a retry, seen in Latency by route.",
+            [
+                Query(expr=OF.quantile(q, names.REQUEST_DURATION), legend=f"p{q * 100:g}", exemplar=True)
+                for q in (0.5, 0.95, 0.99)
+            ],
+            unit=Unit.SECONDS,
+        ),
+        time_series(
+            "Time to first chunk",
+            "What a person waits before text appears, of streamed attempts. The dashed line is the objective for "
+            f"{thresholds.FIRST_CHUNK_SHARE:.0%} of them. Above it: see which provider in the table below.",
+            [
+                Query(expr=OF.quantile(q, names.TIME_TO_FIRST_CHUNK), legend=f"p{q * 100:g}", exemplar=True)
+                for q in (0.5, 0.95, 0.99)
+            ],
+            unit=Unit.SECONDS,
+            limit=thresholds.FIRST_CHUNK_S,
+        ),
+        time_series(
+            "Time per output token",
+            "How fast text flows once it has begun. A step up with steady traffic is a provider's capacity: think "
+            "of weights or a fallback.",
+            [Query(expr=OF.quantile(q, names.TIME_PER_OUTPUT_CHUNK), legend=f"p{q * 100:g}") for q in (0.5, 0.95)],
+            unit=Unit.SECONDS,
+        ),
+        time_series(
+            "Tokens",
+            "Input and output tokens a second; cached and reasoning tokens are parts of these. Output that grows "
+            "faster than requests makes latency and cost grow.",
+            [Query(expr=OF.rate(names.TOKENS, one_of("type", ("input", "output")), by=("type",)), legend="{{type}}")],
+            unit=Unit.TOKENS_PER_SECOND,
+        ),
+    )
+
+
+def _who() -> tuple[Panel, ...]:
+    by = ("gen_ai_provider_name",)
+    attempts = OF.rate(names.OPERATION_DURATION, by=by, suffix="_count")
+    faults = OF.rate(names.OPERATION_DURATION, _PROVIDER_FAULT, by=by, suffix="_count")
+    budget = ("budget",)
+    return (
+        rows(
+            "Providers",
+            "Each provider now. First chunk and duration are p95, the slowest on top; red is above the alert's threshold. "
+            "Click one for its own board: retries, limits, circuit.",
+            {"gen_ai_provider_name": "Provider"},
+            [
+                Column(
+                    title="First chunk",
+                    expr=known(OF.quantile(0.95, names.TIME_TO_FIRST_CHUNK, by=by)),
+                    unit=Unit.SECONDS,
+                    thresholds=steps((None, GREEN), (thresholds.FIRST_CHUNK_S, RED)),
+                ),
+                Column(
+                    title="Duration",
+                    expr=known(OF.quantile(0.95, names.OPERATION_DURATION, by=by)),
+                    unit=Unit.SECONDS,
+                ),
+                Column(
+                    title="Failing",
+                    expr=share(faults, attempts),
+                    unit=Unit.SHARE,
+                    decimals=1,
+                    thresholds=steps(
+                        (None, GREEN),
+                        (thresholds.PROVIDER_ERROR_SHARE, ORANGE),
+                        (thresholds.PROVIDER_DOWN_SHARE, RED),
+                    ),
+                ),
+                Column(title="Attempts", expr=attempts, unit=Unit.PER_SECOND),
+            ],
+            sort_by="First chunk",
+            width=9,
+        ),
+        bars(
+            "Spend by team",
+            "US dollars in the shown range, by who pays; the largest first. Somebody new on top: look at Spend for "
+            "the model and the route.",
+            [Query(expr=f"sort_desc({OF.increase(names.COST, by=('team',))})", legend="{{team}}", instant=True)],
+            unit=Unit.USD,
+            height=8,
+            width=5,
+        ),
+        rows(
+            "Budgets",
+            "Each budget in its present window: the fullest first. Runs out is a forecast from the last 6 hours, and "
+            "empty where the budget lasts until it resets. Before it comes: raise the limit or tell the team.",
+            {"budget": "Budget"},
+            [
+                Column(
+                    title="Used",
+                    expr=spending.spent_share(OF, budget),
+                    unit=Unit.SHARE,
+                    decimals=0,
+                    gauge=True,
+                    thresholds=steps(
+                        (None, GREEN), (thresholds.BUDGET_NOTICE, ORANGE), (thresholds.BUDGET_EXHAUSTED, RED)
+                    ),
+                ),
+                Column(title="Left", expr=spending.left(OF, budget), unit=Unit.USD),
+                Column(title="Runs out", expr=f"1000 * ({spending.runs_out(OF, '6h', budget)})", unit=Unit.MOMENT),
+                Column(
+                    title="Resets",
+                    expr=f"1000 * {OF.gauge(names.BUDGET_RESETS, by=budget, fold='max')}",
+                    unit=Unit.MOMENT,
+                ),
+            ],
+            sort_by="Used",
+            width=10,
+        ),
+    )
+
+
+def _gateway() -> tuple[Panel, ...]:
+    overhead = OF.rate(names.OVERHEAD, suffix="_sum")
+    return (
+        time_series(
+            "In flight",
+            "Requests being served now, by route. A ramp that does not come down: a provider hangs, or callers "
+            "come faster than replies.",
+            [Query(expr=OF.gauge(names.REQUESTS_IN_FLIGHT, by=("route",)), legend="{{route}}")],
+            unit=Unit.COUNT,
+            stacked=True,
+        ),
+        time_series(
+            "Gateway overhead",
+            "What the gateway itself adds to a request, without waiting for providers. The dashed line is the "
+            "alert's threshold for p99. Above it: open Gateway, look at CPU and loop lag.",
+            [Query(expr=OF.quantile(q, names.OVERHEAD), legend=f"p{q * 100:g}") for q in (0.5, 0.99)],
+            unit=Unit.SECONDS,
+            limit=thresholds.OVERHEAD_P99_S,
+        ),
+        time_series(
+            "Share of time in the gateway",
+            "Overhead over the whole duration of requests. It belongs below 1%: the rest is the provider's time.",
+            [Query(expr=ratio(overhead, OF.rate(names.REQUEST_DURATION, suffix="_sum")), legend="gateway")],
+            unit=Unit.SHARE,
+        ),
+    )
+
+
+OVERVIEW = Board(
+    uid="gaugeway-overview",
+    name="overview",
+    title="Gaugeway / Overview",
+    description="Is the gateway well, what is wrong, which provider is slow, who spends, and when does a budget end.",
+    variables=VARIABLES,
+    rows=(
+        Row("", _health()),
+        Row("Signals", _signals()),
+        Row("Who is slow, who spends, what is left", _who()),
+        Row("The gateway itself", _gateway()),
+    ),
+)
