@@ -89,7 +89,7 @@ def start(
     telemetry = Telemetry(settings.telemetry, export, clock, rng)
     gateway = Gateway(settings, telemetry, clock, rng)
     try:
-        listener = MetricsListener(telemetry.registry, metrics_host, metrics_port)
+        listener = MetricsListener(telemetry.exposition, metrics_host, metrics_port)
     except OSError as error:
         click.echo(f"--metrics-port {metrics_port}: {error.strerror}; choose another port", err=True)
         sys.exit(1)

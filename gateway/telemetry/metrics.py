@@ -1,110 +1,259 @@
 """The metrics sink: one pass over a finished record feeds every family of the catalogue that requests feed.
 
-Children are cached by their label values, since finding one costs more than counting. Each family has a cap of label
-combinations; what comes after goes to one overflow child and is counted.
+Finding a series costs more than counting in it, so the series of one kind of request, and of one kind of attempt, are
+found together and kept. Each family has a cap of label combinations; what comes after goes to one overflow series and
+is counted.
 """
 
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.metrics import MetricWrapperBase
-
 from gateway.telemetry import names
+from gateway.telemetry.cells import Block, Counter, Gauge, Histogram
+from gateway.telemetry.names import Kind, Metric
+from gateway.telemetry.readings import Reading, read
 from gateway.types.errors import Outcome
 from gateway.types.records import OTHER, AttemptKind, AttemptRecord, Basis, RequestRecord
 from gateway.types.route import Route
 from gateway.types.usage import UsageSource
 
-_M = TypeVar("_M", bound=MetricWrapperBase)
+RESPONSE_MODELS = 16
+"""How many names a target's replies may give its model before the next one is `_other`: providers choose them."""
+_KEPT_KINDS = 8192
+
+_S = TypeVar("_S")
 
 
 class Family:
-    """One metric family of the catalogue, with its children cached and capped."""
+    """One family of the catalogue, with its series found once and capped."""
 
-    def __init__(self, metric: names.Metric, registry: CollectorRegistry, on_overflow: Callable[[str], None]) -> None:
+    def __init__(self, metric: Metric, block: Block, on_overflow: Callable[[str], None]) -> None:
         self.metric = metric
+        self._block = block
         self._on_overflow = on_overflow
-        self._children: dict[tuple[str, ...], MetricWrapperBase] = {}
-        self._wrapped = _make(metric, registry)
+        self._series: dict[tuple[str, ...], Counter | Gauge | Histogram] = {}
+        self._overflow: Counter | Gauge | Histogram | None = None
 
-    def child(self, *values: str) -> "MetricWrapperBase":
-        """The child for these label values, in the catalogue's order."""
-        child = self._children.get(values)
-        return child if child is not None else self._add(values)
+    def counter(self, *values: str) -> Counter:
+        """The counter for these label values, in the catalogue's order."""
+        series = self._find(values)
+        assert isinstance(series, Counter), self.metric.name
+        return series
 
-    def _add(self, values: tuple[str, ...]) -> MetricWrapperBase:
-        if not self.metric.labels:
-            child = self._wrapped
-        elif len(self._children) < self.metric.max_series:
-            child = self._wrapped.labels(*values)
-        else:
-            self._on_overflow(self.metric.name)
-            # Not cached under `values`: a flood of values must not fill this table either.
-            return self._wrapped.labels(*(OTHER for _ in values))
-        self._children[values] = child
-        return child
+    def gauge(self, *values: str) -> Gauge:
+        """The gauge for these label values."""
+        series = self._find(values)
+        assert isinstance(series, Gauge), self.metric.name
+        return series
+
+    def histogram(self, *values: str) -> Histogram:
+        """The histogram for these label values."""
+        series = self._find(values)
+        assert isinstance(series, Histogram), self.metric.name
+        return series
+
+    def _find(self, values: tuple[str, ...]) -> Counter | Gauge | Histogram:
+        found = self._series.get(values)
+        if found is not None:
+            return found
+        # An enum's member equals its text; what is kept and read by others is the text.
+        labels = tuple(map(str, values))
+        if len(labels) != len(self.metric.labels):
+            raise ValueError(f"{self.metric.name} has the labels {self.metric.labels}, not {len(labels)} of them")
+        made = self._make(labels) if len(self._series) < self.metric.max_series else None
+        if made is not None:
+            self._series[labels] = made
+            return made
+        self._on_overflow(self.metric.name)
+        # Not kept under `values`: a flood of values must not fill this table either.
+        if self._overflow is None:
+            # Where even the block is full, what is counted here is not shown; the overflow counter tells of it.
+            self._overflow = self._make((OTHER,) * len(labels)) or _cell(self.metric, Block.private(), 0)
+        return self._overflow
+
+    def _make(self, labels: tuple[str, ...]) -> Counter | Gauge | Histogram | None:
+        metric = self.metric
+        width = len(metric.buckets) + 2 if metric.kind is Kind.HISTOGRAM else 1
+        exemplars = max(1, width - 1) if metric.exemplars else 0
+        slot = self._block.define(metric.name, labels, width, exemplars)
+        return None if slot is None else _cell(metric, self._block, slot)
 
 
-def _make(metric: names.Metric, registry: CollectorRegistry) -> MetricWrapperBase:
+def _cell(metric: Metric, block: Block, slot: int) -> Counter | Gauge | Histogram:
     match metric.kind:
-        case names.Kind.COUNTER:
-            return Counter(metric.name.removesuffix("_total"), metric.help, metric.labels, registry=registry)
-        case names.Kind.GAUGE:
-            return Gauge(metric.name, metric.help, metric.labels, registry=registry)
-        case names.Kind.HISTOGRAM:
-            return Histogram(metric.name, metric.help, metric.labels, buckets=metric.buckets, registry=registry)
+        case Kind.COUNTER:
+            return Counter(block, slot)
+        case Kind.GAUGE:
+            return Gauge(block, slot)
+        case Kind.HISTOGRAM:
+            return Histogram(block, slot, metric.buckets)
+
+
+class _RequestSeries:
+    """The series that every request of one kind feeds."""
+
+    __slots__ = ("admit", "caller_wait", "duration", "encode", "overhead", "requests", "settle")
+
+    def __init__(self, families: Mapping[str, Family], record: RequestRecord) -> None:
+        route, outcome = record.route, record.outcome
+        self.requests = families[names.REQUESTS.name].counter(
+            route, record.route_type, record.caller.team, outcome, record.error_type or ""
+        )
+        self.duration = families[names.REQUEST_DURATION.name].histogram(route, record.route_type, outcome)
+        self.caller_wait = families[names.CALLER_WAIT.name].histogram(route)
+        if record.attempts:
+            overhead = families[names.OVERHEAD.name].histogram
+            self.overhead, self.admit = overhead(route, "total"), overhead(route, "admit")
+            self.encode, self.settle = overhead(route, "encode"), overhead(route, "settle")
+
+
+class _AttemptSeries:
+    """The series that every attempt of one kind feeds. What streams and usage feed is found when first needed."""
+
+    __slots__ = (
+        "_families",
+        "_labels",
+        "_place",
+        "_target",
+        "attempts",
+        "costs",
+        "duration",
+        "first_byte",
+        "first_chunk",
+        "per_chunk",
+        "stream",
+        "tokens",
+        "unpriced",
+        "usage",
+    )  # fmt: skip
+
+    def __init__(
+        self, families: Mapping[str, Family], record: RequestRecord, attempt: AttemptRecord, response_model: str
+    ) -> None:
+        route, provider, model = record.route, attempt.provider, attempt.request_model
+        error_type = attempt.error_type or ""
+        self._families = families
+        self._labels = (
+            attempt.operation.gen_ai_name,
+            attempt.gen_ai_provider,
+            model,
+            response_model,
+            attempt.server_address,
+            error_type,
+            route,
+        )
+        self._target = (route, provider, model)
+        self._place = (route, record.caller.team, provider, model)
+        self.attempts = families[names.ATTEMPTS.name].counter(
+            route, provider, model, attempt.kind, attempt.outcome, error_type
+        )
+        self.duration = families[names.OPERATION_DURATION.name].histogram(*self._labels)
+        self.first_byte: Histogram | None = None
+        self.first_chunk: Histogram | None = None
+        self.per_chunk: Histogram | None = None
+        self.stream: Histogram | None = None
+        self.unpriced: Counter | None = None
+        self.tokens: dict[tuple[str, UsageSource], Counter] = {}
+        self.usage: dict[str, Histogram] = {}
+        self.costs: dict[Basis, Counter] = {}
+
+    def by_labels(self, metric: Metric) -> Histogram:
+        """A histogram with the GenAI conventions' labels."""
+        return self._families[metric.name].histogram(*self._labels)
+
+    def phase(self, phase: str) -> Histogram:
+        """The histogram of one of an attempt's phases."""
+        return self._families[names.ATTEMPT_PHASE.name].histogram(*self._target, phase)
+
+    def add_tokens(self, kind: str, source: UsageSource, tokens: int) -> None:
+        """Count tokens of one kind."""
+        counter = self.tokens.get((kind, source))
+        if counter is None:
+            counter = self._families[names.TOKENS.name].counter(*self._place, kind, source)
+            self.tokens[kind, source] = counter
+        counter.inc(tokens)
+
+    def observe_usage(self, kind: str, tokens: int) -> None:
+        """Observe what the provider itself reported."""
+        histogram = self.usage.get(kind)
+        if histogram is None:
+            histogram = self.usage[kind] = self._families[names.TOKEN_USAGE.name].histogram(*self._labels, kind)
+        histogram.observe(tokens)
+
+    def add_cost(self, basis: Basis, nano_usd: int, trace_id: int) -> None:
+        """Count money."""
+        counter = self.costs.get(basis)
+        if counter is None:
+            counter = self.costs[basis] = self._families[names.COST.name].counter(*self._place, basis)
+        counter.inc(nano_usd / 1e9, trace_id)
+
+    def add_unpriced(self, tokens: int) -> None:
+        """Count tokens that have no price."""
+        if self.unpriced is None:
+            _, provider, model = self._target
+            self.unpriced = self._families[names.UNPRICED_TOKENS.name].counter(provider, model)
+        self.unpriced.inc(tokens)
 
 
 class Metrics:
-    """The families of the catalogue on one registry, and the sink that feeds them from records."""
+    """The families of the catalogue over one block, and the sink that feeds them from records."""
 
     name = "metrics"
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.registry = registry
-        self._families = {metric.name: Family(metric, registry, self._overflowed) for metric in names.CATALOGUE}
-        f = self._families
-        self._requests = f[names.REQUESTS.name]
-        self._duration = f[names.REQUEST_DURATION.name]
-        self._overhead = f[names.OVERHEAD.name]
-        self._in_flight = f[names.REQUESTS_IN_FLIGHT.name]
-        self._operation = f[names.OPERATION_DURATION.name]
-        self._first_chunk = f[names.TIME_TO_FIRST_CHUNK.name]
-        self._per_chunk = f[names.TIME_PER_OUTPUT_CHUNK.name]
-        self._token_usage = f[names.TOKEN_USAGE.name]
-        self._attempts = f[names.ATTEMPTS.name]
-        self._tokens = f[names.TOKENS.name]
-        self._cost = f[names.COST.name]
-        self._unpriced = f[names.UNPRICED_TOKENS.name]
+    def __init__(self, block: Block) -> None:
+        self.block = block
+        self._families = {metric.name: Family(metric, block, self._overflowed) for metric in names.CATALOGUE}
+        self._in_flight = self._families[names.REQUESTS_IN_FLIGHT.name]
+        self._requests: dict[tuple[object, ...], _RequestSeries] = {}
+        self._attempts: dict[tuple[object, ...], _AttemptSeries] = {}
+        self._response_models: dict[tuple[str, str], set[str]] = {}
+        self._watched: list[tuple[Gauge, Callable[[], float]]] = []
 
-    def counter(self, metric: names.Metric, *values: str) -> Counter:
-        """A counter's child, for those who watch something else than requests."""
-        return _typed(self._families[metric.name].child(*values), Counter)
+    def counter(self, metric: Metric, *values: str) -> Counter:
+        """A counter, for those who watch something else than requests. Any thread may count."""
+        return self._families[metric.name].counter(*values)
 
-    def gauge(self, metric: names.Metric, *values: str) -> Gauge:
-        """A gauge's child."""
-        return _typed(self._families[metric.name].child(*values), Gauge)
+    def gauge(self, metric: Metric, *values: str) -> Gauge:
+        """A gauge."""
+        return self._families[metric.name].gauge(*values)
 
-    def histogram(self, metric: names.Metric, *values: str) -> Histogram:
-        """A histogram's child."""
-        return _typed(self._families[metric.name].child(*values), Histogram)
+    def histogram(self, metric: Metric, *values: str) -> Histogram:
+        """A histogram; one thread observes one series."""
+        return self._families[metric.name].histogram(*values)
+
+    def watch(self, gauge: Gauge, value: Callable[[], float]) -> None:
+        """Ask `value` for the gauge's value at every refresh."""
+        self._watched.append((gauge, value))
+
+    def refresh(self) -> None:
+        """Bring the watched gauges up to date, before a scrape and twice a second for those who read the block."""
+        for gauge, value in self._watched:
+            gauge.set(value())
+
+    def read(self) -> Reading:
+        """All series as they are now."""
+        self.refresh()
+        return read(self.block)
 
     def _overflowed(self, family: str) -> None:
         self.counter(names.LABEL_OVERFLOW, family).inc()
 
     def prepare(self, routes: Mapping[str, Route]) -> None:
         """Start at 0 what matters: `increase()` cannot see the first sample of a new series."""
+        families = self._families
         for route in routes.values():
-            self._in_flight.child(route.name)
+            self._in_flight.gauge(route.name)
             for outcome in Outcome:
-                self._duration.child(route.name, route.route_type, outcome)
-            self._requests.child(route.name, route.route_type, "default", Outcome.OK, "")
+                families[names.REQUEST_DURATION.name].histogram(route.name, route.route_type, outcome)
+            self.counter(names.REQUESTS, route.name, route.route_type, "default", Outcome.OK, "")
             for target in route.targets:
+                place = (route.name, target.provider, target.model)
                 self.gauge(names.CIRCUIT_STATE, target.provider, target.model)
-                self._attempts.child(route.name, target.provider, target.model, AttemptKind.FIRST, Outcome.OK, "")
+                self.counter(names.ATTEMPTS, *place, AttemptKind.FIRST, Outcome.OK, "")
                 for kind in ("input", "output"):
-                    self._tokens.child(route.name, "default", target.provider, target.model, kind, UsageSource.PROVIDER)
+                    self.counter(
+                        names.TOKENS, route.name, "default", target.provider, target.model, kind, UsageSource.PROVIDER
+                    )
         for reason in ("queue_full", "export_failed", "shutdown"):
             self.counter(names.SPANS_DROPPED, reason)
         for reason in ("queue_full", "write_failed", "shutdown"):
@@ -114,83 +263,113 @@ class Metrics:
 
     def enter(self, route: str) -> None:
         """A request of this route began."""
-        self._in_flight.child(route).inc()  # type: ignore[attr-defined]
+        self._in_flight.gauge(route).inc()
 
     def leave(self, route: str) -> None:
         """A request of this route ended."""
-        self._in_flight.child(route).dec()  # type: ignore[attr-defined]
+        self._in_flight.gauge(route).dec()
 
     # --- the sink
 
     def record(self, record: RequestRecord) -> None:
         """Count one finished request and its attempts."""
-        route, route_type, outcome = record.route, record.route_type, record.outcome
-        exemplar = {"trace_id": record.trace.trace_id_hex} if record.trace.sampled else None
-        self._requests.child(route, route_type, record.caller.team, outcome, record.error_type or "").inc()  # type: ignore[attr-defined]
-        self._duration.child(route, route_type, outcome).observe(record.duration_s, exemplar)  # type: ignore[attr-defined]
+        # Families of requests need no more than this to know their series, and most requests are alike in it.
+        kind = (
+            record.route, record.route_type, record.caller.team, record.error_type, record.outcome, not record.attempts
+        )  # fmt: skip
+        series = self._requests.get(kind)
+        if series is None:
+            series = _kept(self._requests, kind, _RequestSeries(self._families, record))
+        trace_id = record.trace.trace_id if record.trace.sampled else 0
+        now = record.end_ns / 1e9
+        phases = record.phases
+        series.requests.inc()
+        series.duration.observe(record.duration_s, trace_id, now)
+        series.caller_wait.observe(phases.caller_s)
         if record.attempts:
-            phases = record.phases
-            overhead = self._overhead
-            overhead.child(route, "total").observe(record.overhead_s)  # type: ignore[attr-defined]
-            overhead.child(route, "admit").observe(phases.admit_s)  # type: ignore[attr-defined]
-            overhead.child(route, "encode").observe(phases.encode_s)  # type: ignore[attr-defined]
-            overhead.child(route, "settle").observe(phases.settle_s)  # type: ignore[attr-defined]
+            series.overhead.observe(record.overhead_s)
+            series.admit.observe(phases.admit_s)
+            series.encode.observe(phases.encode_s)
+            series.settle.observe(phases.settle_s)
             for attempt in record.attempts:
-                self._record_attempt(record, attempt, exemplar)
+                self._record_attempt(record, attempt, trace_id, now)
 
-    def _record_attempt(self, record: RequestRecord, attempt: AttemptRecord, exemplar: dict[str, str] | None) -> None:
-        route, provider, model = record.route, attempt.provider, attempt.request_model
-        error_type = attempt.error_type or ""
-        self._attempts.child(route, provider, model, attempt.kind, attempt.outcome, error_type).inc()  # type: ignore[attr-defined]
-        labels = (
-            attempt.operation.gen_ai_name,
-            attempt.gen_ai_provider,
-            model,
-            attempt.response_model or "",
-            attempt.server_address,
-            error_type,
-            route,
-        )
-        self._operation.child(*labels).observe(attempt.duration_s, exemplar)  # type: ignore[attr-defined]
+    def _record_attempt(self, record: RequestRecord, attempt: AttemptRecord, trace_id: int, now: float) -> None:
+        response_model = self._response_model(attempt)
+        kind = (
+            record.route, record.caller.team, attempt.provider, attempt.request_model, response_model,
+            attempt.server_address, attempt.kind, attempt.operation, attempt.error_type,
+        )  # fmt: skip
+        series = self._attempts.get(kind)
+        if series is None:
+            made = _AttemptSeries(self._families, record, attempt, response_model)
+            series = _kept(self._attempts, kind, made)
+        series.attempts.inc()
+        series.duration.observe(attempt.duration_s, trace_id, now)
+        if attempt.first_byte_s is not None:
+            if series.first_byte is None:
+                series.first_byte = series.phase("first_byte")
+            series.first_byte.observe(attempt.first_byte_s)
         if attempt.first_chunk_s is not None:
-            self._first_chunk.child(*labels).observe(attempt.first_chunk_s, exemplar)  # type: ignore[attr-defined]
-            per_token_s = attempt.time_per_output_token_s
-            if per_token_s is not None:
-                self._per_chunk.child(*labels).observe(per_token_s)  # type: ignore[attr-defined]
-        if attempt.usage is not None:
-            self._record_usage(record, attempt, labels)
-        self._record_cost(record, attempt, exemplar)
-
-    def _record_usage(self, record: RequestRecord, attempt: AttemptRecord, labels: tuple[str, ...]) -> None:
+            self._record_stream(series, attempt, attempt.first_chunk_s, trace_id, now)
         usage = attempt.usage
-        assert usage is not None
-        place = (record.route, record.caller.team, attempt.provider, attempt.request_model)
-        for kind, tokens in (
-            ("input", usage.input_tokens),
-            ("output", usage.output_tokens),
-            ("cache_read", usage.cache_read_tokens),
-            ("cache_write", usage.cache_write_tokens),
-            ("reasoning", usage.reasoning_tokens),
-        ):
-            if not tokens:
-                continue
-            self._tokens.child(*place, kind, usage.source).inc(tokens)  # type: ignore[attr-defined]
-            if kind in ("input", "output") and usage.source is UsageSource.PROVIDER:
-                self._token_usage.child(*labels, kind).observe(tokens)  # type: ignore[attr-defined]
-
-    def _record_cost(self, record: RequestRecord, attempt: AttemptRecord, exemplar: dict[str, str] | None) -> None:
+        if usage is not None:
+            source = usage.source
+            for name, tokens in (
+                ("input", usage.input_tokens),
+                ("output", usage.output_tokens),
+                ("cache_read", usage.cache_read_tokens),
+                ("cache_write", usage.cache_write_tokens),
+                ("reasoning", usage.reasoning_tokens),
+            ):
+                if tokens:
+                    series.add_tokens(name, source, tokens)
+            if source is UsageSource.PROVIDER:
+                if usage.input_tokens:
+                    series.observe_usage("input", usage.input_tokens)
+                if usage.output_tokens:
+                    series.observe_usage("output", usage.output_tokens)
         cost = attempt.cost
-        if cost is None:
-            return
-        if cost.nano_usd is None:
-            tokens = attempt.usage.total_tokens if attempt.usage is not None else None
-            self._unpriced.child(attempt.provider, attempt.request_model).inc(tokens or 0)  # type: ignore[attr-defined]
-        elif cost.basis is not Basis.NOT_SENT:
-            place = (record.route, record.caller.team, attempt.provider, attempt.request_model)
-            self._cost.child(*place, cost.basis).inc(cost.nano_usd / 1e9, exemplar)  # type: ignore[attr-defined]
+        if cost is not None:
+            if cost.nano_usd is None:
+                series.add_unpriced((usage.total_tokens if usage is not None else None) or 0)
+            elif cost.basis is not Basis.NOT_SENT:
+                series.add_cost(cost.basis, cost.nano_usd, trace_id)
+
+    @staticmethod
+    def _record_stream(
+        series: _AttemptSeries, attempt: AttemptRecord, first_chunk_s: float, trace_id: int, now: float
+    ) -> None:
+        if series.first_chunk is None:
+            series.first_chunk = series.by_labels(names.TIME_TO_FIRST_CHUNK)
+            series.stream = series.phase("stream")
+        series.first_chunk.observe(first_chunk_s, trace_id, now)
+        if series.stream is not None and attempt.last_chunk_s is not None:
+            series.stream.observe(attempt.last_chunk_s - first_chunk_s)
+        per_token_s = attempt.time_per_output_token_s
+        if per_token_s is not None:
+            if series.per_chunk is None:
+                series.per_chunk = series.by_labels(names.TIME_PER_OUTPUT_CHUNK)
+            series.per_chunk.observe(per_token_s)
+
+    def _response_model(self, attempt: AttemptRecord) -> str:
+        model = attempt.response_model
+        if not model:
+            return ""
+        target = (attempt.provider, attempt.request_model)
+        known = self._response_models.get(target)
+        if known is None:
+            known = self._response_models[target] = set()
+        if model in known:
+            return model
+        if len(known) >= RESPONSE_MODELS:
+            return OTHER
+        known.add(model)
+        return model
 
 
-def _typed(child: MetricWrapperBase, kind: type[_M]) -> _M:
-    if not isinstance(child, kind):
-        raise TypeError(f"{child!r} is no {kind.__name__}")
-    return child
+def _kept(table: dict[tuple[object, ...], _S], kind: tuple[object, ...], series: _S) -> _S:
+    if len(table) >= _KEPT_KINDS:
+        table.clear()
+    table[kind] = series
+    return series

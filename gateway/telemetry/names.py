@@ -26,6 +26,14 @@ class Stability(StrEnum):
     EXPERIMENTAL = "experimental"
 
 
+class Across(StrEnum):
+    """How one figure is made of several workers' gauges. Counters and histograms are always summed."""
+
+    SUM = "sum"
+    MAX = "max"
+    MIN = "min"
+
+
 class Metric(Struct, frozen=True, kw_only=True):
     """One metric family. `name` is as scraped, unit last; `buckets` are upper bounds of histograms."""
 
@@ -36,6 +44,9 @@ class Metric(Struct, frozen=True, kw_only=True):
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
     stability: Stability = Stability.STABLE
+    across: Across = Across.SUM
+    exemplars: bool = False
+    """Whether samples carry the trace id of a request that they count (OpenMetrics only)."""
     max_series: int = 2_000
     """Label combinations kept apart; what comes after is counted under `_other`."""
 
@@ -73,6 +84,7 @@ REQUEST_DURATION = Metric(
     help="From a request's arrival to its last byte, for every outcome.",
     labels=("route", "route_type", "outcome"),
     buckets=(0.0025, 0.005, *DURATION_BUCKETS_S),
+    exemplars=True,
 )
 REQUESTS_IN_FLIGHT = Metric(
     name="gateway_requests_in_flight",
@@ -88,6 +100,23 @@ OVERHEAD = Metric(
     labels=("route", "phase"),
     buckets=OVERHEAD_BUCKETS_S,
 )
+CALLER_WAIT = Metric(
+    name="gateway_caller_wait_seconds",
+    kind=Kind.HISTOGRAM,
+    unit="seconds",
+    help="How long a request waited for its caller: to send the body, and to take the reply. Slow readers show here.",
+    labels=("route",),
+    buckets=OVERHEAD_BUCKETS_S,
+)
+ATTEMPT_PHASE = Metric(
+    name="gateway_attempt_phase_seconds",
+    kind=Kind.HISTOGRAM,
+    unit="seconds",
+    help="Where an attempt's time went: connect (name, TCP and TLS; new connections only), first_byte (from sending to "
+    "the reply's headers), stream (from the first chunk to the last).",
+    labels=("route", "provider", "model", "phase"),
+    buckets=(0.0005, 0.001, 0.0025, 0.005, *DURATION_BUCKETS_S),
+)
 OPERATION_DURATION = Metric(
     name="gen_ai_client_operation_duration_seconds",
     kind=Kind.HISTOGRAM,
@@ -95,6 +124,7 @@ OPERATION_DURATION = Metric(
     help="Duration of one attempt at a provider, streams to their last chunk.",
     labels=_GEN_AI_LABELS,
     buckets=DURATION_BUCKETS_S,
+    exemplars=True,
 )
 TIME_TO_FIRST_CHUNK = Metric(
     name="gen_ai_client_operation_time_to_first_chunk_seconds",
@@ -103,6 +133,7 @@ TIME_TO_FIRST_CHUNK = Metric(
     help="From the start of a streamed attempt to its first chunk.",
     labels=_GEN_AI_LABELS,
     buckets=FIRST_CHUNK_BUCKETS_S,
+    exemplars=True,
 )
 TIME_PER_OUTPUT_CHUNK = Metric(
     name="gen_ai_client_operation_time_per_output_chunk_seconds",
@@ -139,6 +170,7 @@ COST = Metric(
     unit="usd",
     help="Cost of ended attempts in US dollars: our price book times reported usage; basis says how sure.",
     labels=("route", "team", "provider", "model", "basis"),
+    exemplars=True,
 )
 UNPRICED_TOKENS = Metric(
     name="gateway_unpriced_tokens_total",
@@ -152,6 +184,7 @@ PRICE_TABLE_AGE = Metric(
     kind=Kind.GAUGE,
     unit="seconds",
     help="Age of the price data in use.",
+    across=Across.MAX,
 )
 BUDGET_LIMIT = Metric(
     name="gateway_budget_limit_usd",
@@ -159,6 +192,7 @@ BUDGET_LIMIT = Metric(
     unit="usd",
     help="A budget's limit in its present window.",
     labels=("budget", "scope", "window"),
+    across=Across.MAX,
 )
 BUDGET_SPENT = Metric(
     name="gateway_budget_spent_usd",
@@ -166,6 +200,7 @@ BUDGET_SPENT = Metric(
     unit="usd",
     help="Committed spend of a budget in its present window.",
     labels=("budget", "scope", "window"),
+    across=Across.MAX,
 )
 BUDGET_HELD = Metric(
     name="gateway_budget_held_usd",
@@ -173,6 +208,7 @@ BUDGET_HELD = Metric(
     unit="usd",
     help="Money reserved for requests in flight under a budget.",
     labels=("budget", "scope", "window"),
+    across=Across.MAX,
 )
 BUDGET_RESETS = Metric(
     name="gateway_budget_resets_timestamp_seconds",
@@ -180,18 +216,21 @@ BUDGET_RESETS = Metric(
     unit="seconds",
     help="When a budget's present window ends, seconds since the epoch.",
     labels=("budget", "scope", "window"),
+    across=Across.MAX,
 )
 CIRCUIT_STATE = Metric(
     name="gateway_provider_circuit_state",
     kind=Kind.GAUGE,
     help="Circuit breaker of a target: 0 closed, 1 half open, 2 open.",
     labels=("provider", "model"),
+    across=Across.MAX,
 )
 RATELIMIT_REMAINING = Metric(
     name="gateway_provider_ratelimit_remaining",
     kind=Kind.GAUGE,
     help="What a provider's last answer said is left of its rate limit (kind: requests or tokens).",
     labels=("provider", "model", "kind"),
+    across=Across.MIN,
 )
 LEDGER_COMMIT = Metric(
     name="gateway_ledger_commit_seconds",
@@ -238,6 +277,12 @@ QUEUE_SIZE = Metric(
     help="Records that wait in a telemetry queue (queue: spans or log).",
     labels=("queue",),
 )
+EXPORT_ERRORS = Metric(
+    name="gateway_telemetry_export_errors_total",
+    kind=Kind.COUNTER,
+    help="Batches that a collector did not take, by signal (traces, metrics, logs).",
+    labels=("signal",),
+)
 SINK_ERRORS = Metric(
     name="gateway_sink_errors_total",
     kind=Kind.COUNTER,
@@ -257,22 +302,35 @@ EVENT_LOOP_LAG = Metric(
     help="How late the event loop ran a timer, sampled twice a second.",
     buckets=OVERHEAD_BUCKETS_S,
 )
+WORKERS = Metric(
+    name="gateway_workers",
+    kind=Kind.GAUGE,
+    help="Serving processes that run now.",
+)
+WORKER_EXITS = Metric(
+    name="gateway_worker_exits_total",
+    kind=Kind.COUNTER,
+    help="Serving processes that ended without being asked to, and were started again.",
+)
 BUILD_INFO = Metric(
     name="gateway_build_info",
     kind=Kind.GAUGE,
     help="Always 1; the labels say what runs.",
     labels=("version", "python"),
+    across=Across.MAX,
 )
 CONFIG_RELOAD_SUCCESSFUL = Metric(
     name="gateway_config_last_reload_successful",
     kind=Kind.GAUGE,
     help="1 when the last reload of the configuration took effect, 0 when it was refused.",
+    across=Across.MIN,
 )
 CONFIG_RELOAD_TIMESTAMP = Metric(
     name="gateway_config_last_reload_success_timestamp_seconds",
     kind=Kind.GAUGE,
     unit="seconds",
     help="When the configuration in use was loaded, seconds since the epoch.",
+    across=Across.MIN,
 )
 
 CATALOGUE: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

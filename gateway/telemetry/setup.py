@@ -13,20 +13,17 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Decision, ParentBased, Sampler
 from opentelemetry.trace import SpanKind
-from prometheus_client import (
-    CollectorRegistry,
-    GCCollector,
-    PlatformCollector,
-    ProcessCollector,
-    disable_created_metrics,
-)
+from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from gateway import __version__
 from gateway.config.schema import HttpSpans, TelemetryFile
 from gateway.telemetry import names
+from gateway.telemetry.cells import Block
+from gateway.telemetry.listener import Exposition
 from gateway.telemetry.logs import JsonFormatter, RequestLog
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observe import Observer, Sink
+from gateway.telemetry.registry import CatalogueCollector, process_registry
 from gateway.telemetry.spans import SpanSink
 from gateway.types.clock import Clock, Rng
 
@@ -64,6 +61,7 @@ class Telemetry:
     Args:
         export: where spans go.
         log_descriptor: the file descriptor of the request log.
+        block: where the metrics are counted; a worker gets one that its supervisor reads.
     """
 
     def __init__(
@@ -74,13 +72,10 @@ class Telemetry:
         rng: Rng,
         *,
         log_descriptor: int = 1,
+        block: Block | None = None,
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
-        GCCollector(registry=self.registry)
-        self.metrics = Metrics(self.registry)
+        self.metrics = Metrics(block or Block.private())
         self.metrics.gauge(names.BUILD_INFO, __version__, platform.python_version()).set(1)
         # Resource.create lets OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over what stands here.
         self._provider = TracerProvider(
@@ -99,7 +94,7 @@ class Telemetry:
                 on_drop=lambda reason, count: self.metrics.counter(names.SPANS_DROPPED, reason).inc(count),
             )
             sinks.append(self._spans)
-            self.metrics.gauge(names.QUEUE_SIZE, "spans").set_function(self._spans.queue.__len__)
+            self.metrics.watch(self.metrics.gauge(names.QUEUE_SIZE, "spans"), self._spans.queue.__len__)
             if self.instrumented:
                 self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._log: RequestLog | None = None
@@ -109,7 +104,7 @@ class Telemetry:
                 lambda reason, count: self.metrics.counter(names.LOG_LINES_DROPPED, reason).inc(count),
             )
             sinks.append(self._log)
-            self.metrics.gauge(names.QUEUE_SIZE, "log").set_function(self._log.queue.__len__)
+            self.metrics.watch(self.metrics.gauge(names.QUEUE_SIZE, "log"), self._log.queue.__len__)
         self._sampler = self._provider.sampler
         self._samples_all = exporter is not None and _is_always_on(self._sampler)
         self._exports = exporter is not None
@@ -123,6 +118,18 @@ class Telemetry:
             trust_inbound_trace=file.trust_inbound_trace,
             http_spans=file.http_spans is HttpSpans.LIGHT,
         )
+
+    @property
+    def exposition(self) -> Exposition:
+        """What a scrape of this process gets."""
+        return Exposition(self.metrics.read, (process_registry(),))
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """The same, for readers that know prometheus_client."""
+        registry = process_registry()
+        registry.register(CatalogueCollector(self.metrics.read))
+        return registry
 
     @property
     def tracer_provider(self) -> TracerProvider:
@@ -144,6 +151,7 @@ class Telemetry:
             due = clock.monotonic() + _LAG_INTERVAL_S
             await asyncio.sleep(_LAG_INTERVAL_S)
             lag.observe(max(0.0, clock.monotonic() - due))
+            self.metrics.refresh()
 
     def close(self) -> None:
         """Flush what is queued, within CLOSE_TIMEOUT_S; what is left is dropped and counted."""
