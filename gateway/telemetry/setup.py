@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping
 from enum import StrEnum
 
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
@@ -23,6 +22,7 @@ from gateway.telemetry.listener import Exposition
 from gateway.telemetry.logs import JsonFormatter, RequestLog
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observe import Observer, Sink
+from gateway.telemetry.otlp import DirectOTLPSpanExporter
 from gateway.telemetry.registry import CatalogueCollector, process_registry
 from gateway.telemetry.spans import SpanSink
 from gateway.types.clock import Clock, Rng
@@ -173,7 +173,7 @@ def _service_name(file: TelemetryFile) -> Resource:
 def _exporter(export: TraceExport) -> SpanExporter | None:
     match export:
         case TraceExport.OTLP:
-            return OTLPSpanExporter()
+            return DirectOTLPSpanExporter()
         case TraceExport.CONSOLE:
             return ConsoleSpanExporter(out=sys.stderr)
         case TraceExport.NONE:
