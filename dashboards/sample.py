@@ -108,6 +108,8 @@ class Traffic:
         self._set(names.BUILD_INFO, ("0.1.0", "3.11.14"), 1.0)
         self._set(names.CONFIG_RELOAD_TIMESTAMP, (), now)
         self._set(names.CONFIG_RELOAD_SUCCESSFUL, (), 1.0)
+        self._set(names.WORKERS, (), 2.0)
+        self._add(names.EXPORT_ERRORS, ("traces",), 0.0)
         for reason in ("queue_full", "export_failed", "shutdown"):
             self._add(names.SPANS_DROPPED, (reason,), 0.0)
             self._add(names.LOG_LINES_DROPPED, (reason,), 0.0)
@@ -165,7 +167,11 @@ class Traffic:
         self._observe(names.OPERATION_DURATION, gen_ai, took, trace)
         if failure is not None:
             return took, failure
+        self._observe(names.ATTEMPT_PHASE, (*attempt[:3], "first_byte"), first * 0.9)
+        if rng.random() < 0.05:
+            self._observe(names.ATTEMPT_PHASE, (*attempt[:3], "connect"), 0.03 * slow)
         if outputs:
+            self._observe(names.ATTEMPT_PHASE, (*attempt[:3], "stream"), outputs * per_token)
             self._observe(names.TIME_TO_FIRST_CHUNK, gen_ai, first, trace)
             self._observe(names.TIME_PER_OUTPUT_CHUNK, gen_ai, per_token)
         self._usage(target, team, gen_ai, inputs, outputs)
@@ -199,6 +205,7 @@ class Traffic:
             took = typical * self._rng.lognormvariate(0, 0.7)
             overhead += took
             self._observe(names.OVERHEAD, (target.route, phase), took)
+        self._observe(names.CALLER_WAIT, (target.route,), 0.0004 * self._rng.lognormvariate(0, 1.2))
         self._observe(names.REQUEST_DURATION, (*labels, outcome), spent_s + overhead, trace)
 
     def _gauges(self, now: float, seconds: float, day: float) -> None:
