@@ -87,7 +87,7 @@ class _Postgres:
                 tcp_user_timeout=20_000,
             )
             connection.execute("SET statement_timeout = '20s'")
-            connection.execute("SET lock_timeout = '10s'")
+            connection.execute("SET lock_timeout = '3s'")
             connection.execute("SET client_min_messages = warning")
         except psycopg.Error as error:
             raise _store_error(error) from None
@@ -96,12 +96,14 @@ class _Postgres:
         return connection
 
     def _be_owner(self, connection: "psycopg.Connection[Row]") -> None:
-        got = connection.execute("SELECT pg_try_advisory_lock(%s)", (_lock_key(self.node),)).fetchone()
-        if got is None or not got[0]:
+        try:
+            # The server takes a moment to notice that a killed predecessor is gone: wait as long as lock_timeout.
+            connection.execute("SELECT pg_advisory_lock(%s)", (_lock_key(self.node),))
+        except psycopg.errors.LockNotAvailable:
             connection.close()
             raise StoreInUseError(
                 f"another process uses this ledger as node '{self.node}': give each node its own `ledger.node`"
-            )
+            ) from None
 
     def _prepare(self) -> None:
         # Two nodes that start on an empty database must not make its tables at once.
