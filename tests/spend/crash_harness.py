@@ -189,7 +189,7 @@ def kill_many(where: str, kills: int, seed: int) -> dict[str, int]:
     rng = random.Random(seed)
     served = Path(where.removeprefix("sqlite://") + ".served") if "://" in where else Path(f"/tmp/served-{os.getpid()}")
     served.touch()
-    limit = HELD * 40 * kills
+    limit = HELD * 120 * kills
     total = dict.fromkeys(
         ("lost", "doubled", "mispriced", "invented", "overspent", "wrong_counters", "difference", "held"), 0
     )
@@ -202,7 +202,7 @@ def kill_many(where: str, kills: int, seed: int) -> dict[str, int]:
         child = fork(lambda: asyncio.run(work(where, "w", limit, upstream, death, callers=20, each=20)))  # noqa: B023
         os.close(upstream)
         if not label:
-            time.sleep(rng.random() * 0.08)
+            time.sleep(rng.random() * 0.05)
             os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         killed += os.WIFSIGNALED(status)

@@ -41,7 +41,7 @@ def test_killing_the_sqlite_writer_loses_and_doubles_nothing(tmp_path: Path) -> 
     """After kills at every labelled point and at random moments, each request served is charged once, within the limit."""
     found = harness(f"sqlite://{tmp_path}/ledger.db", "--kills", str(KILLS))
     assert {name: found[name] for name in MUST_BE_ZERO} == dict.fromkeys(MUST_BE_ZERO, 0)
-    assert found["kills"] > KILLS // 2
+    assert found["kills"] > KILLS // 4
     assert found["served"] > KILLS
     assert found["orphans"] > 0
 
