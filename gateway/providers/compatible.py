@@ -18,6 +18,7 @@ from gateway.types.secret import Secret
 _CHAT = (Operation.CHAT,)
 _CHAT_EMBEDDINGS = (Operation.CHAT, Operation.EMBEDDINGS)
 _ALL = (Operation.CHAT, Operation.COMPLETIONS, Operation.EMBEDDINGS)
+_RESPONSES = (Operation.RESPONSES,)
 
 
 class Row(Struct, frozen=True, kw_only=True):
@@ -32,14 +33,14 @@ class Row(Struct, frozen=True, kw_only=True):
 
 
 ROWS = (
-    Row(name="openai-compatible", base_url="", key_required=False),
-    Row(name="ollama", base_url="http://localhost:11434/v1", key_required=False),
-    Row(name="vllm", base_url="http://localhost:8000/v1", key_required=False),
-    Row(name="llamacpp", base_url="http://localhost:8080/v1", key_required=False),
-    Row(name="groq", base_url="https://api.groq.com/openai/v1", operations=_CHAT_EMBEDDINGS),
+    Row(name="openai-compatible", base_url="", operations=_ALL + _RESPONSES, key_required=False),
+    Row(name="ollama", base_url="http://localhost:11434/v1", operations=_ALL + _RESPONSES, key_required=False),
+    Row(name="vllm", base_url="http://localhost:8000/v1", operations=_ALL + _RESPONSES, key_required=False),
+    Row(name="llamacpp", base_url="http://localhost:8080/v1", operations=_ALL + _RESPONSES, key_required=False),
+    Row(name="groq", base_url="https://api.groq.com/openai/v1", operations=_CHAT_EMBEDDINGS + _RESPONSES),
     Row(name="deepseek", base_url="https://api.deepseek.com/v1", operations=_CHAT_EMBEDDINGS),
-    Row(name="xai", base_url="https://api.x.ai/v1", gen_ai_name="x_ai", operations=_CHAT_EMBEDDINGS),
-    Row(name="openrouter", base_url="https://openrouter.ai/api/v1"),
+    Row(name="xai", base_url="https://api.x.ai/v1", gen_ai_name="x_ai", operations=_CHAT_EMBEDDINGS + _RESPONSES),
+    Row(name="openrouter", base_url="https://openrouter.ai/api/v1", operations=_ALL + _RESPONSES),
     Row(name="togetherai", base_url="https://api.together.xyz/v1"),
     Row(
         name="mistral",
@@ -48,7 +49,7 @@ ROWS = (
         operations=_CHAT_EMBEDDINGS,
         quirks=Quirks(stream_options=False, drop=("stream_options",)),
     ),
-    Row(name="fireworks", base_url="https://api.fireworks.ai/inference/v1"),
+    Row(name="fireworks", base_url="https://api.fireworks.ai/inference/v1", operations=_ALL + _RESPONSES),
     Row(
         name="perplexity",
         base_url="https://api.perplexity.ai",

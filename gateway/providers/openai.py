@@ -7,11 +7,12 @@ Source: https://platform.openai.com/docs/api-reference
 """
 
 from collections.abc import Mapping
-from typing import TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
 
+from gateway.providers.canonical_reply import decode_reply
+from gateway.providers.openai_responses import RESPONSES
 from gateway.providers.spec import Codec, Dialect, Endpoint, Quirks
 from gateway.types.errors import ErrorType, RequestError, UpstreamError
 from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent, StreamSummary, WireRequest
@@ -24,7 +25,6 @@ _PATHS = {
     Operation.CHAT: "/chat/completions",
     Operation.COMPLETIONS: "/completions",
     Operation.EMBEDDINGS: "/embeddings",
-    Operation.RESPONSES: "/responses",
 }
 
 # --- requests ---------------------------------------------------------------------------------------------------
@@ -157,18 +157,6 @@ class _ContentReply(Struct):
     choices: list[_ContentChoice] = []
 
 
-_T = TypeVar("_T")
-
-
-def _read(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
-    try:
-        return decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise UpstreamError(
-            ErrorType.UNREADABLE_REPLY, "The provider's reply is not the JSON that its API documents."
-        ) from error
-
-
 _CHAT_REPLY = msgspec.json.Decoder(_ChatReply)
 _EMBEDDINGS_REPLY = msgspec.json.Decoder(_EmbeddingsReply)
 _CONTENT_REPLY = msgspec.json.Decoder(_ContentReply)
@@ -176,7 +164,7 @@ _CONTENT_REPLY = msgspec.json.Decoder(_ContentReply)
 
 def chat_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:
     """Read what is measured from a chat or text completion; the body itself is forwarded untouched."""
-    reply = _read(_CHAT_REPLY, body)
+    reply = decode_reply(_CHAT_REPLY, body)
     usage = _usage(reply.usage)
     return ModelReply(
         body=body,
@@ -198,7 +186,7 @@ def _content_chars(body: bytes) -> int:
 
 def embeddings_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:
     """Read what is measured from embeddings; their output tokens are 0, since nothing is generated."""
-    reply = _read(_EMBEDDINGS_REPLY, body)
+    reply = decode_reply(_EMBEDDINGS_REPLY, body)
     usage = _usage(reply.usage)
     if usage is not None:
         usage = msgspec.structs.replace(usage, output_tokens=0)
@@ -269,7 +257,7 @@ class OpenAIStream:
             return b""
         if not data:
             return b""
-        chunk = _read(_CHUNK, data)
+        chunk = decode_reply(_CHUNK, data)
         if chunk.error and chunk.error != _NULL:
             raise stream_error(data)
         if summary.response_id is None and chunk.id:
@@ -303,5 +291,6 @@ DIALECT = Dialect(
         Operation.CHAT: Codec(to_wire=to_wire, from_wire=chat_from_wire, open_stream=OpenAIStream),
         Operation.COMPLETIONS: Codec(to_wire=to_wire, from_wire=chat_from_wire, open_stream=OpenAIStream),
         Operation.EMBEDDINGS: Codec(to_wire=to_wire, from_wire=embeddings_from_wire),
+        Operation.RESPONSES: RESPONSES,
     },
 )

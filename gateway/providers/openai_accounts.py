@@ -6,6 +6,7 @@ Source: the `openai` provider of mlflow 2.5 to 2.8; https://learn.microsoft.com/
 from msgspec import Struct
 
 from gateway.providers.openai import DIALECT
+from gateway.providers.openai_responses import ResponsesAddress
 from gateway.providers.spec import Endpoint, Provider, Quirks
 from gateway.types.auth import Auth, EntraAuth, HeaderAuth
 from gateway.types.route import RouteType
@@ -80,6 +81,7 @@ def _azure_endpoint(
         auth=auth,
         headers=headers,
         quirks=Quirks(send_model=False),
+        options=ResponsesAddress(f"{base.rstrip('/')}/openai/v1", deployment),
     )
 
 

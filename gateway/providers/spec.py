@@ -130,7 +130,7 @@ def default_fault(status: int, body: bytes) -> Fault:
         parsed = parsed[0]
     if isinstance(parsed, dict):
         error = parsed.get("error")
-        if isinstance(error, dict) and isinstance(error.get("message"), str):
+        if isinstance(error, dict) and isinstance(error.get("message"), str) and error["message"]:
             param = error.get("param")
             return Fault(message=error["message"], param=param if isinstance(param, str) else None)
         for candidate in (error, parsed.get("message"), parsed.get("detail")):
