@@ -95,16 +95,25 @@ def _flatten(message: dict[str, Any], joint: str) -> None:
     if not isinstance(parts, list):
         return
     typed = [part for part in parts if isinstance(part, dict)]
-    message["content"] = joint.join(part.get("text", "") for part in typed if part.get("type") == "text") or None
+    message["content"] = joint.join(_text(part) for part in typed if part.get("type") == "text") or None
     thoughts = [
-        summary.get("text", "")
+        _text(summary)
         for part in typed
         if part.get("type") == "reasoning"
-        for summary in part.get("summary", ())
+        for summary in _list(part.get("summary"))
         if isinstance(summary, dict)
     ]
     if thoughts:
         message["reasoning_content"] = joint.join(thoughts)
+
+
+def _text(part: dict[str, Any]) -> str:
+    text = part.get("text")
+    return text if isinstance(text, str) else ""
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _normalized(body: bytes, member: str, joint: str) -> bytes:
@@ -117,7 +126,7 @@ def _normalized(body: bytes, member: str, joint: str) -> bytes:
         return body
     if not isinstance(reply, dict):
         return body
-    for choice in reply.get("choices") or ():
+    for choice in _list(reply.get("choices")):
         if isinstance(choice, dict) and isinstance(choice.get(member), dict):
             _flatten(choice[member], joint)
     return msgspec.json.encode(reply)
