@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from typing import Any
 
 from litestar import Litestar, Request, Response, asgi
@@ -29,12 +28,11 @@ from gateway.serve.circuit import Breakers, CircuitState
 from gateway.serve.routing import RoutingTable, bind
 from gateway.serve.serving import Serving
 from gateway.telemetry import names
-from gateway.telemetry.httpx_spans import instrument_client
 from gateway.telemetry.setup import Telemetry
 from gateway.types.clock import Clock, Rng
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.credentials import Credentials
-from gateway.upstream.http_client import exchange_body, http_client
+from gateway.upstream.outbound import Outbound
 from gateway.upstream.pool import Pool
 
 _LOG = logging.getLogger(__name__)
@@ -68,16 +66,10 @@ class Gateway:
     async def _running(self, app: Litestar) -> AsyncIterator[None]:
         telemetry = self._telemetry
         pool = Pool()
-        http = http_client(pool)
-        # Whatever is no provider call of the hot path is traced by the instrumentation itself.
-        instrument_client(http, telemetry.tracer_provider)
-        credentials = Credentials(partial(exchange_body, http), self._clock, os.environ)
-        upstream = UpstreamClient(
-            pool,
-            credentials,
-            self._clock,
-            http=http if telemetry.instrumented else None,
-        )
+        outbound = Outbound(pool, telemetry.instrument_http)
+        credentials = Credentials(outbound.exchange, self._clock, os.environ)
+        sender = outbound.sender() if telemetry.instrumented else pool
+        upstream = UpstreamClient(sender, credentials, self._clock)
         breakers = Breakers(self._clock, self._circuit_changed)
         serving = Serving(Attempts(upstream, instrumented=telemetry.instrumented), breakers, self._rng)
         self._invoker = Invoker(telemetry.observer, serving, self._current_routes)
@@ -89,7 +81,7 @@ class Gateway:
             with suppress(asyncio.CancelledError):
                 await lag
             credentials.close()
-            await http.aclose()
+            await outbound.close()
             await pool.close()
 
     def _circuit_changed(self, provider: str, model: str, state: CircuitState) -> None:

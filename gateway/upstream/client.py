@@ -5,15 +5,12 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Protocol
 
-import httpx
-
 from gateway.types.auth import Auth, HeaderAuth
 from gateway.types.clock import Clock
 from gateway.types.errors import ErrorType, UpstreamError
 from gateway.types.model_io import Fault, WireRequest
 from gateway.types.route import Timeouts
-from gateway.upstream.http_client import PROPAGATE_EXTENSION, TIMEOUTS_EXTENSION, exchange_of
-from gateway.upstream.pool import Exchange, Pool
+from gateway.upstream.pool import Exchange
 
 
 class CredentialSource(Protocol):
@@ -24,22 +21,35 @@ class CredentialSource(Protocol):
         ...
 
 
+class Sender(Protocol):
+    """Opens HTTP exchanges: the pool itself, or an instrumented httpx client over it."""
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        headers: Iterable[tuple[str, str]],
+        body: bytes,
+        timeouts: Timeouts,
+        *,
+        propagate_trace: bool = False,
+    ) -> Exchange:
+        """Send one request and wait for the reply's headers. Raises UpstreamError."""
+        ...
+
+
 class UpstreamClient:
     """The one way to a provider.
 
     Args:
-        pool: the connections.
+        sender: opens the exchanges.
         credentials: for providers whose credential is not a fixed header.
-        http: an instrumented httpx client over the same pool, where the configuration asks for one.
     """
 
-    def __init__(
-        self, pool: Pool, credentials: CredentialSource, clock: Clock, http: httpx.AsyncClient | None = None
-    ) -> None:
-        self._pool = pool
+    def __init__(self, sender: Sender, credentials: CredentialSource, clock: Clock) -> None:
+        self._sender = sender
         self._credentials = credentials
         self._clock = clock
-        self._http = http
 
     async def send(
         self,
@@ -61,17 +71,9 @@ class UpstreamClient:
         else:
             credential = await self._credentials.headers(auth, wire)
         headers = (*wire.headers, *extra_headers, *credential)
-        if self._http is None:
-            exchange = await self._pool.send(wire.method, wire.url, headers, wire.body, timeouts)
-        else:
-            request = self._http.build_request(
-                wire.method,
-                wire.url,
-                headers=list(headers),
-                content=wire.body,
-                extensions={TIMEOUTS_EXTENSION: timeouts, PROPAGATE_EXTENSION: propagate_trace},
-            )
-            exchange = exchange_of(await self._http.send(request, stream=True))
+        exchange = await self._sender.send(
+            wire.method, wire.url, headers, wire.body, timeouts, propagate_trace=propagate_trace
+        )
         if not 200 <= exchange.status < 300:
             try:
                 body = await exchange.read()

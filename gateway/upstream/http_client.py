@@ -1,6 +1,6 @@
 """httpx over the shared pool: for instrumented providers, webhooks, tokens, and everything that is not per request."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 import httpx
 
@@ -9,8 +9,8 @@ from gateway.upstream.pool import Exchange, Pool
 
 _TRACE_HEADERS = frozenset({b"traceparent", b"tracestate", b"baggage"})
 _HOP_HEADERS = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection"})
-TIMEOUTS_EXTENSION = "gateway.timeouts"
-PROPAGATE_EXTENSION = "gateway.propagate_trace"
+_TIMEOUTS = "gateway.timeouts"
+_PROPAGATE = "gateway.propagate_trace"
 
 
 class _ExchangeStream(httpx.AsyncByteStream):
@@ -38,14 +38,14 @@ class PoolTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request`; raises UpstreamError."""
         body = await request.aread()
-        propagate = request.extensions.get(PROPAGATE_EXTENSION, False)
+        propagate = request.extensions.get(_PROPAGATE, False)
         removed = _HOP_HEADERS | ({b"baggage"} if propagate else _TRACE_HEADERS)
         headers = [
             (name.decode("ascii"), value.decode("latin-1"))
             for name, value in request.headers.raw
             if name.lower() not in removed
         ]
-        timeouts = request.extensions.get(TIMEOUTS_EXTENSION, Timeouts())
+        timeouts = request.extensions.get(_TIMEOUTS, Timeouts())
         exchange = await self._pool.send(request.method, str(request.url), headers, body, timeouts)
         return httpx.Response(
             exchange.status,
@@ -56,23 +56,38 @@ class PoolTransport(httpx.AsyncBaseTransport):
         )
 
 
-def exchange_of(response: httpx.Response) -> Exchange:
-    """The exchange below a response that came through `PoolTransport` with `stream=True`."""
-    stream = response.stream
-    while not isinstance(stream, _ExchangeStream):
-        # An httpx client wraps the transport's stream to measure it.
-        stream = stream._stream  # type: ignore[union-attr]  # noqa: SLF001
-    return stream.exchange
+class InstrumentedSender:
+    """Provider calls through an httpx client, so that the instrumentation on it makes their HTTP spans."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        headers: Iterable[tuple[str, str]],
+        body: bytes,
+        timeouts: Timeouts,
+        *,
+        propagate_trace: bool = False,
+    ) -> Exchange:
+        """Send one request and wait for the reply's headers. Raises UpstreamError."""
+        request = self._client.build_request(
+            method,
+            url,
+            headers=list(headers),
+            content=body,
+            extensions={_TIMEOUTS: timeouts, _PROPAGATE: propagate_trace},
+        )
+        response = await self._client.send(request, stream=True)
+        stream = response.stream
+        while not isinstance(stream, _ExchangeStream):
+            # The client wraps the transport's stream to measure it.
+            stream = stream._stream  # type: ignore[union-attr]  # noqa: SLF001
+        return stream.exchange
 
 
 def http_client(pool: Pool) -> httpx.AsyncClient:
     """A client over the pool, for whatever is no provider call of the hot path."""
     return httpx.AsyncClient(transport=PoolTransport(pool))
-
-
-async def exchange_body(
-    client: httpx.AsyncClient, method: str, url: str, headers: tuple[tuple[str, str], ...], body: bytes
-) -> tuple[int, bytes]:
-    """One whole exchange as (status, body); raises UpstreamError when there is none."""
-    response = await client.request(method, url, headers=list(headers), content=body)
-    return response.status_code, response.content

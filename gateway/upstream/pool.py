@@ -92,9 +92,19 @@ class Pool:
         )
 
     async def send(
-        self, method: str, url: str, headers: Iterable[tuple[str, str]], body: bytes, timeouts: Timeouts
+        self,
+        method: str,
+        url: str,
+        headers: Iterable[tuple[str, str]],
+        body: bytes,
+        timeouts: Timeouts,
+        *,
+        propagate_trace: bool = False,
     ) -> Exchange:
-        """Send one request and wait for the reply's headers. Raises UpstreamError; redirects are not followed."""
+        """Send one request and wait for the reply's headers. Raises UpstreamError; redirects are not followed.
+
+        `propagate_trace` changes nothing here: the pool sends no trace header that it is not given.
+        """
         try:
             response = await self._session.request(
                 method,
