@@ -6,6 +6,7 @@ way. It stops by itself after an hour. It uses the standard library alone, as an
 """
 
 import argparse
+import contextlib
 import http.client
 import json
 import queue
@@ -135,7 +136,8 @@ def send(scenario: Scenario, host: str, port: int, rng: random.Random) -> Outcom
         reply.read(scenario.leaves_after_bytes)
         if scenario.leaves_after_bytes is not None and connection.sock is not None:
             # Hang up now; a quiet close would let the rest of the reply be sent.
-            connection.sock.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
     except (OSError, http.client.HTTPException):
         return Outcome(scenario.name, status, as_expected=False)
     finally:
