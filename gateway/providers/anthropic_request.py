@@ -22,6 +22,7 @@ from gateway.providers.canonical_request import (
     present,
     read_chat,
     read_completion,
+    schema_of,
     stop_list,
     text_of,
 )
@@ -231,8 +232,8 @@ def _add_format(body: dict[str, Any], view: ChatView) -> str | None:
     wanted = view.response_format
     if wanted is None or wanted.type == "text":
         return None
-    if wanted.type == "json_schema" and wanted.json_schema is not None and present(wanted.json_schema.schema):
-        raw = wanted.json_schema.schema
+    raw = schema_of(view)
+    if wanted.type == "json_schema" and raw is not None:
         schema = decode_member(raw, dict[str, Any], "response_format.json_schema.schema")
         if not _closes(schema):
             # Claude's structured outputs know no free-form objects: ask in words instead of failing.

@@ -21,7 +21,9 @@ from gateway.providers.canonical_request import (
     functions_of,
     members,
     parts_of,
+    present,
     read_chat,
+    schema_of,
     stop_list,
     text_of,
 )
@@ -161,7 +163,11 @@ def _tool_config(view: ChatView) -> dict[str, Any] | None:
                 name=function.name,
                 # AWS refuses an empty description.
                 description=function.description or None,
-                inputSchema={"json": function.parameters or {"type": "object", "properties": {}}},
+                inputSchema={
+                    "json": function.parameters
+                    if present(function.parameters)
+                    else {"type": "object", "properties": {}}
+                },
                 strict=function.strict,
             )
         }
@@ -184,11 +190,9 @@ def _add_format(body: dict[str, Any], system: list[_Block], view: ChatView) -> N
         return
     if wanted.type == "json_object":
         system.append({"text": _JSON_ONLY})
-    elif wanted.json_schema is not None and wanted.json_schema.schema is not None:
+    elif wanted.json_schema is not None and (schema := schema_of(view)) is not None:
         # AWS wants the schema as text.
-        definition = {"schema": bytes(wanted.json_schema.schema).decode()} | members(
-            name=wanted.json_schema.name or None
-        )
+        definition = {"schema": bytes(schema).decode()} | members(name=wanted.json_schema.name or None)
         body["outputConfig"] = {"textFormat": {"type": "json_schema", "structure": {"jsonSchema": definition}}}
 
 

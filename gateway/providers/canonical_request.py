@@ -289,6 +289,14 @@ def present(value: Raw) -> bool:
     return bool(value) and value != _NULL
 
 
+def schema_of(view: ChatView) -> Raw | None:
+    """The JSON schema that a reply must follow, where one is given."""
+    wanted = view.response_format
+    if wanted is None or wanted.json_schema is None or not present(wanted.json_schema.schema):
+        return None
+    return wanted.json_schema.schema
+
+
 def stop_list(stop: str | list[str] | None) -> list[str] | None:
     """`stop` as a list, or None when there is none."""
     if isinstance(stop, str):

@@ -27,6 +27,7 @@ from gateway.providers.canonical_request import (
     read_completion,
     read_embeddings,
     refuse_native,
+    schema_of,
     stop_list,
     text_of,
 )
@@ -134,7 +135,7 @@ def _format(view: ChatView) -> dict[str, Any] | None:
     wanted = view.response_format
     if wanted is None or wanted.type == "text":
         return None
-    schema = wanted.json_schema.schema if wanted.json_schema is not None else None
+    schema = schema_of(view)
     return {"type": "json_object"} | ({"schema": schema} if schema is not None else {})
 
 

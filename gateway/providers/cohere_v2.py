@@ -33,6 +33,7 @@ from gateway.providers.canonical_request import (
     read_completion,
     read_embeddings,
     refuse_native,
+    schema_of,
     stop_list,
     text_of,
 )
@@ -68,10 +69,7 @@ def chat_to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest:
         body["tools"] = request.fields["tools"]
         body |= _tool_choice(view)
     if view.response_format is not None and view.response_format.type != "text":
-        schema = view.response_format.json_schema
-        body["response_format"] = {"type": "json_object"} | (
-            {"json_schema": schema.schema} if schema is not None and schema.schema is not None else {}
-        )
+        body["response_format"] = members(type="json_object", json_schema=schema_of(view))
     return WireRequest(url=f"{endpoint.base_url}/chat", body=msgspec.json.encode(body))
 
 

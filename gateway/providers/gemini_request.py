@@ -24,6 +24,7 @@ from gateway.providers.canonical_request import (
     read_chat,
     read_completion,
     refuse_native,
+    schema_of,
     stop_list,
     text_of,
 )
@@ -259,6 +260,7 @@ def _add_format(body: Body, view: ChatView) -> None:
     if wanted is None or wanted.type == "text":
         return
     config = body.setdefault("generationConfig", {})
-    if wanted.type == "json_schema" and wanted.json_schema is not None and present(wanted.json_schema.schema):
-        config["responseJsonSchema"] = wanted.json_schema.schema
+    schema = schema_of(view)
+    if wanted.type == "json_schema" and schema is not None:
+        config["responseJsonSchema"] = schema
     config["responseMimeType"] = "application/json"
