@@ -6,10 +6,19 @@ Each surface words errors as its clients expect: `{"detail": ...}` as FastAPI di
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
-from gateway.types.errors import ErrorType, GatewayError, Outcome, UpstreamError
+from gateway.api.schema_error import SchemaError
+from gateway.types.errors import (
+    ErrorType,
+    GatewayError,
+    Outcome,
+    UpstreamError,
+    is_unsupported,
+    unsupported_content_type,
+)
 
 _STATUSES: Mapping[ErrorType, int] = {
     ErrorType.INVALID_JSON: 400,
@@ -75,7 +84,17 @@ def mlflow_status_of(error: GatewayError) -> int:
     """The status on the MLflow surfaces: FastAPI said 422 where OpenAI says 400."""
     if error.error_type in (ErrorType.INVALID_JSON, ErrorType.INVALID_REQUEST):
         return 422
-    return status_of(error)
+    status = status_of(error)
+    # A server's error page (HTML, mostly) was 502. A refusal (4xx) and a "later" (503, 504) keep their status, since
+    # MLflow's clients would send a 502 again.
+    if status >= 500 and status not in (503, 504) and _is_unsupported(error):
+        return 502
+    return status
+
+
+def endpoints_status_of(error: GatewayError) -> int:
+    """The status on `/endpoints/...`: as on the other MLflow surface, but 501 for what a provider does not have."""
+    return 501 if error.error_type is ErrorType.UNSUPPORTED_OPERATION else mlflow_status_of(error)
 
 
 def error_headers(error: GatewayError) -> list[tuple[bytes, bytes]]:
@@ -107,6 +126,36 @@ def openai_body(error: GatewayError, trace_id: str) -> bytes:
 
 
 def mlflow_body(error: GatewayError, trace_id: str) -> bytes:
-    """`{"detail": ..., error_type, trace_id}`; a body that failed its schema has FastAPI's list as its detail."""
-    detail = getattr(error, "detail", None) or error.message
-    return msgspec.json.encode({"detail": detail, "error_type": error.error_type.value, "trace_id": trace_id})
+    """`{"detail": ..., error_type, trace_id}`."""
+    return msgspec.json.encode(
+        {"detail": mlflow_detail(error), "error_type": error.error_type.value, "trace_id": trace_id}
+    )
+
+
+def mlflow_detail(error: GatewayError) -> Any:
+    """What the MLflow gateway put under `detail`.
+
+    A body that failed its schema has FastAPI's list. A provider's refusal has its `error.message`, else its whole JSON,
+    else `{"message": <text>}`; another content type is named instead of shown. All else has the error's message.
+    """
+    if isinstance(error, SchemaError):
+        return error.detail
+    answer = error.answer if isinstance(error, UpstreamError) else None
+    if answer is None or not answer.content_type or len(answer.body) > _MAX_SHOWN_BYTES:
+        return error.message
+    if is_unsupported(answer.content_type):
+        return unsupported_content_type(answer.content_type)
+    if "text/plain" in answer.content_type:
+        return {"message": answer.body.decode("utf-8", "replace")}
+    try:
+        shown = msgspec.json.decode(answer.body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return error.message
+    return shown if isinstance(shown, dict) and "error" not in shown else error.message
+
+
+_MAX_SHOWN_BYTES = 64 * 1024
+
+
+def _is_unsupported(error: GatewayError) -> bool:
+    return isinstance(error, UpstreamError) and error.answer is not None and is_unsupported(error.answer.content_type)

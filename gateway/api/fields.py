@@ -3,6 +3,7 @@
 import msgspec
 from msgspec import Raw
 
+from gateway.api.schema_error import SchemaError
 from gateway.types.errors import ErrorType, RequestError
 
 _FIELDS = msgspec.json.Decoder(dict[str, Raw])
@@ -12,13 +13,11 @@ _INCLUDE_USAGE = msgspec.json.Decoder(dict[str, object])
 
 
 def read_fields(body: bytes) -> dict[str, Raw]:
-    """The top-level members of a JSON object; raises RequestError for anything else."""
+    """The top-level members of a JSON object; raises SchemaError for anything else."""
     try:
         return _FIELDS.decode(body)
-    except msgspec.ValidationError:
-        raise RequestError(ErrorType.INVALID_REQUEST, "The request's body must be a JSON object.") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RequestError(ErrorType.INVALID_JSON, f"The request's body is not valid JSON: {error}.") from None
+        raise SchemaError(error, body) from None
 
 
 def string_field(fields: dict[str, Raw], name: str) -> str:

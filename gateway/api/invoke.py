@@ -58,12 +58,12 @@ class Invoker:
         observation: RequestObservation,
         delivery: AsgiDelivery,
     ) -> None:
-        if scope["method"] != "POST":  # type: ignore[typeddict-item]
-            raise RequestError(ErrorType.METHOD_NOT_ALLOWED, "Method Not Allowed")
         routes = self._routes()
         if parameter is not None:
             # A bad body is then counted under its route.
             _find(surface, routes, parameter, observation, delivery)
+        if scope["method"] != "POST":  # type: ignore[typeddict-item]
+            raise RequestError(ErrorType.METHOD_NOT_ALLOWED, "Method Not Allowed")
         waiting = observation.clock.monotonic()
         body = await _read_body(receive)
         observation.caller_s += observation.clock.monotonic() - waiting

@@ -2,9 +2,14 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
 
 from gateway.api import errors
 from gateway.api.fields import require_list, string_field, wants_stream, wants_usage
+from gateway.api.schema_error import SchemaError
 from gateway.api.surface import Fields, Surface
 from gateway.serve.routing import BoundRoute
 from gateway.types.errors import ErrorType, GatewayError, RequestError
@@ -13,6 +18,10 @@ from gateway.types.route import CANONICAL_OPERATION, Operation, RouteType
 
 _REQUIRED = {RouteType.CHAT: "messages", RouteType.COMPLETIONS: "prompt", RouteType.EMBEDDINGS: "input"}
 _KINDS = {RouteType.CHAT: "chat", RouteType.COMPLETIONS: "completions", RouteType.EMBEDDINGS: "embeddings"}
+
+Temperature = Annotated[float, Meta(ge=0, le=2)]
+AtLeastOne = Annotated[int, Meta(ge=1)]
+Stop = str | Annotated[list[str], Meta(min_length=1)]
 
 MODEL_NOT_PERMITTED = (
     "The parameter 'model' is not permitted to be passed. The route being queried already defines a model instance."
@@ -34,6 +43,52 @@ def canonical_request(fields: Fields, route: BoundRoute) -> ModelRequest:
         stream=stream,
         include_usage=stream and wants_usage(fields),
     )
+
+
+class _MessageView(Struct):
+    role: str
+
+
+class _ChatView(Struct):
+    messages: Annotated[list[_MessageView], Meta(min_length=1)]
+    temperature: Temperature | None = None
+    n: AtLeastOne | None = None
+    max_tokens: AtLeastOne | None = None
+    stop: Stop | None = None
+    stream: bool | None = None
+
+
+class _CompletionsView(Struct):
+    prompt: str
+    temperature: Temperature | None = None
+    n: AtLeastOne | None = None
+    max_tokens: AtLeastOne | None = None
+    stop: Stop | None = None
+    stream: bool | None = None
+
+
+class _EmbeddingsView(Struct):
+    input: str | list[str | int | list[int]]
+
+
+_VIEWS: dict[RouteType, msgspec.json.Decoder[Any]] = {
+    RouteType.CHAT: msgspec.json.Decoder(_ChatView),
+    RouteType.COMPLETIONS: msgspec.json.Decoder(_CompletionsView),
+    RouteType.EMBEDDINGS: msgspec.json.Decoder(_EmbeddingsView),
+}
+
+
+def endpoint_request(fields: Fields, route: BoundRoute) -> ModelRequest:
+    """A canonical request that is checked as MLflow 2.9 and later checked it; raises SchemaError.
+
+    One difference: `stop` may be a string, as in OpenAI's own API.
+    """
+    body = msgspec.json.encode(fields)
+    try:
+        _VIEWS[route.route.route_type].decode(body)
+    except msgspec.ValidationError as error:
+        raise SchemaError(error, body) from None
+    return canonical_request(fields, route)
 
 
 def canonical_body(reply: ModelReply, route: BoundRoute) -> bytes:
@@ -99,9 +154,9 @@ def not_found(name: str) -> GatewayError:
 ENDPOINTS = Surface(
     path="/endpoints/{name}/invocations",
     route_name=route_from_path,
-    read=canonical_request,
+    read=endpoint_request,
     whole=canonical_body,
     error_body=errors.mlflow_body,
-    status=errors.mlflow_status_of,
+    status=errors.endpoints_status_of,
     unknown_route=not_found,
 )

@@ -4,7 +4,6 @@ Requests have `candidate_count`, `text` and a temperature of 0 to 1; replies hav
 configured under `endpoints:` speaks the OpenAI-like shape on this path, as MLflow did from 2.9 on.
 """
 
-import re
 from typing import Annotated, Any
 
 import msgspec
@@ -12,10 +11,11 @@ from msgspec import Meta, Raw, Struct
 
 from gateway.api import errors
 from gateway.api.fields import wants_stream
-from gateway.api.openai import canonical_body, canonical_request, not_found, route_from_path
+from gateway.api.openai import canonical_body, endpoint_request, not_found, route_from_path
+from gateway.api.schema_error import SchemaError
 from gateway.api.surface import Fields, Surface
 from gateway.serve.routing import BoundRoute
-from gateway.types.errors import ErrorType, RequestError, ServiceError
+from gateway.types.errors import ErrorType, RequestError, UpstreamError
 from gateway.types.model_io import ModelReply, ModelRequest
 from gateway.types.route import CANONICAL_OPERATION, RouteType
 
@@ -65,27 +65,20 @@ REQUEST_TYPES: dict[RouteType, type[OriginalChat | OriginalCompletions | Origina
     RouteType.COMPLETIONS: OriginalCompletions,
     RouteType.EMBEDDINGS: OriginalEmbeddings,
 }
-_DECODERS = {route_type: msgspec.json.Decoder(body) for route_type, body in REQUEST_TYPES.items()}
-
-
-class SchemaError(RequestError):
-    """A body that fails its schema; `detail` is FastAPI's list of one item."""
-
-    def __init__(self, error: msgspec.ValidationError) -> None:
-        message, location = _split(str(error))
-        super().__init__(ErrorType.INVALID_REQUEST, message, param=".".join(map(str, location[1:])) or None)
-        self.detail = [{"type": _kind(message), "loc": location, "msg": message}]
+# Not strict: pydantic took "0.5" for 0.5 and 5.0 for 5, so apps may send them.
+_DECODERS = {route_type: msgspec.json.Decoder(body, strict=False) for route_type, body in REQUEST_TYPES.items()}
 
 
 def read_original(fields: Fields, route: BoundRoute) -> ModelRequest:
     """The canonical request of an original body; raises SchemaError and RequestError."""
     if not route.route.original_shape:
-        return canonical_request(fields, route)
+        return endpoint_request(fields, route)
     route_type = route.route.route_type
+    raw = msgspec.json.encode(fields)
     try:
-        body = _DECODERS[route_type].decode(msgspec.json.encode(fields))
+        body = _DECODERS[route_type].decode(raw)
     except msgspec.ValidationError as error:
-        raise SchemaError(error) from None
+        raise SchemaError(error, raw) from None
     if wants_stream(fields):
         raise RequestError(
             ErrorType.INVALID_REQUEST,
@@ -106,47 +99,15 @@ def read_original(fields: Fields, route: BoundRoute) -> ModelRequest:
         canonical["n"] = Raw(str(body.candidate_count).encode())
         # 0 to 1 here is 0 to 2 in the canonical form; providers scale from there.
         canonical["temperature"] = Raw(msgspec.json.encode(body.temperature * 2))
+        if body.max_tokens is not None:
+            canonical["max_tokens"] = Raw(str(body.max_tokens).encode())
         for name in ("stop", "max_tokens"):
             if canonical.get(name) == _NULL:
                 del canonical[name]
-    return ModelRequest(operation=CANONICAL_OPERATION[route_type], fields=canonical)
+    return ModelRequest(operation=CANONICAL_OPERATION[route_type], fields=canonical, original_shape=True)
 
 
 _NULL = Raw(b"null")
-_AT = re.compile(r" - at `\$(.*)`$")
-_PATH_PART = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
-_MISSING = re.compile(r"Object missing required field `([^`]*)`")
-
-
-def _split(text: str) -> tuple[str, list[str | int]]:
-    """Msgspec's words as FastAPI's: the message, and the location as a list that begins with "body"."""
-    location: list[str | int] = ["body"]
-    at = _AT.search(text)
-    if at is not None:
-        text = text[: at.start()]
-        for name, index in _PATH_PART.findall(at.group(1)):
-            location.append(name or (int(index) if index.isdigit() else index))
-    missing = _MISSING.match(text)
-    if missing is not None:
-        location.append(missing.group(1))
-        return "Field required", location
-    return text, location
-
-
-def _kind(message: str) -> str:
-    if message == "Field required":
-        return "missing"
-    if "length" in message:
-        return "too_short"
-    if ">=" in message:
-        return "greater_than_equal"
-    if "<=" in message:
-        return "less_than_equal"
-    if expected := re.match(r"Expected `([a-z]+)", message):
-        return {"str": "string_type", "array": "list_type", "object": "dict_type"}.get(
-            expected.group(1), f"{expected.group(1)}_type"
-        )
-    return "value_error"
 
 
 # --- replies ----------------------------------------------------------------------------------------------------
@@ -198,7 +159,9 @@ def original_body(reply: ModelReply, route: BoundRoute) -> bytes:
             candidate = _chat_candidate if route_type is RouteType.CHAT else _text_candidate
             content = {"candidates": [candidate(choice) for choice in completion.choices]}
     except msgspec.MsgspecError:
-        raise ServiceError(ErrorType.INTERNAL, "The reply could not be written in the route's shape.") from None
+        raise UpstreamError(
+            ErrorType.UNREADABLE_REPLY, "The provider's reply has not the members that the route's shape needs."
+        ) from None
     return msgspec.json.encode(content | {"metadata": _metadata(reply, route)})
 
 

@@ -10,7 +10,7 @@ from gateway.serve.parameters import request_parameters
 from gateway.serve.routing import BoundTarget
 from gateway.telemetry.context import active_attempt
 from gateway.telemetry.observe import AttemptObservation, RequestObservation
-from gateway.types.errors import ErrorType, RequestError, UpstreamError
+from gateway.types.errors import ErrorType, RequestError, UpstreamError, is_unsupported, unsupported_content_type
 from gateway.types.model_io import Framing, ModelReply, ModelRequest, StreamEvent, StreamSummary
 from gateway.types.records import AttemptKind
 from gateway.upstream.aws_event_stream import AwsEventStreamDecoder
@@ -134,7 +134,14 @@ class Attempts:
             body = await exchange.read()
         finally:
             observation.upstream_s += clock.monotonic() - waiting
-        reply = codec.from_wire(body, request, bound.endpoint)
+        try:
+            reply = codec.from_wire(body, request, bound.endpoint)
+        except UpstreamError as error:
+            content_type = exchange.headers.get("content-type", "")
+            if is_unsupported(content_type):
+                # A proxy's or a login page: its kind says more than that it is no JSON.
+                raise UpstreamError(error.error_type, unsupported_content_type(content_type)) from error
+            raise
         attempt.usage = reply.usage
         attempt.response_model = reply.response_model
         attempt.response_id = reply.response_id

@@ -55,7 +55,7 @@ class Serving:
         if not targets:
             raise RequestError(
                 ErrorType.UNSUPPORTED_OPERATION,
-                f"The {request.operation} operation is not available for {route.route.provider} models.",
+                f"The {request.operation} route is not available for {route.route.provider} models.",
             )
         budget = self._retry_budgets.setdefault(route.route.name, RetryBudget())
         budget.deposit()

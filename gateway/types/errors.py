@@ -6,6 +6,8 @@ Which HTTP status an error becomes is decided in one place, `gateway.api.errors`
 
 from enum import StrEnum
 
+from msgspec import Struct
+
 
 class Outcome(StrEnum):
     """Who decided how a request or an attempt ended."""
@@ -134,6 +136,27 @@ class PolicyError(GatewayError):
     """A key, a limit or a budget refused the request."""
 
 
+class UpstreamAnswer(Struct, frozen=True):
+    """The body of a provider's refusal, which the MLflow surfaces show to their callers as the original did."""
+
+    content_type: str
+    """As the provider sent it; empty when it sent none."""
+    body: bytes
+
+
+def is_unsupported(content_type: str) -> bool:
+    """Whether a reply of this content type is neither JSON nor plain text; a missing one may be either."""
+    return bool(content_type) and "json" not in content_type and "text/plain" not in content_type
+
+
+def unsupported_content_type(content_type: str) -> str:
+    """The MLflow gateway's words for such a reply."""
+    return (
+        "The returned data type from the route service is not supported. "
+        f"Received content type: {content_type.partition(';')[0].strip()}"
+    )
+
+
 class UpstreamError(GatewayError):
     """One attempt failed at, or on the way to, the provider.
 
@@ -141,6 +164,7 @@ class UpstreamError(GatewayError):
         retryable: whether the same request may be sent again: nothing reached the upstream, or it said so.
         status: the upstream's HTTP status, where it gave one.
         sent: whether request bytes may have reached the upstream (then it may have charged for them).
+        answer: the refusal as it came.
     """
 
     def __init__(
@@ -153,11 +177,13 @@ class UpstreamError(GatewayError):
         sent: bool = True,
         retry_after_s: float | None = None,
         param: str | None = None,
+        answer: UpstreamAnswer | None = None,
     ) -> None:
         super().__init__(error_type, message, param=param, retry_after_s=retry_after_s)
         self.retryable = retryable
         self.status = status
         self.sent = sent
+        self.answer = answer
 
 
 class ServiceError(GatewayError):

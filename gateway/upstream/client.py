@@ -7,7 +7,7 @@ from typing import Protocol
 
 from gateway.types.auth import Auth, HeaderAuth
 from gateway.types.clock import Clock
-from gateway.types.errors import ErrorType, UpstreamError
+from gateway.types.errors import ErrorType, UpstreamAnswer, UpstreamError
 from gateway.types.model_io import Fault, WireRequest
 from gateway.types.route import Timeouts
 from gateway.upstream.pool import Exchange
@@ -80,12 +80,15 @@ class UpstreamClient:
             finally:
                 exchange.release()
             fault = read_fault(exchange.status, body)
+            answer = UpstreamAnswer(exchange.headers.get("content-type", ""), body)
             wait_s = retry_after(exchange.headers, self._clock)
-            raise refusal(exchange.status, fault, fault.retry_after_s if wait_s is None else wait_s)
+            raise refusal(exchange.status, fault, fault.retry_after_s if wait_s is None else wait_s, answer)
         return exchange
 
 
-def refusal(status: int, fault: Fault, retry_after_s: float | None) -> UpstreamError:
+def refusal(
+    status: int, fault: Fault, retry_after_s: float | None, answer: UpstreamAnswer | None = None
+) -> UpstreamError:
     """The error that a provider's status and body mean."""
     error_type = fault.error_type or _STATUS_ERRORS.get(status)
     if error_type is None:
@@ -97,6 +100,7 @@ def refusal(status: int, fault: Fault, retry_after_s: float | None) -> UpstreamE
         status=status,
         retry_after_s=retry_after_s,
         param=fault.param,
+        answer=answer,
     )
 
 
