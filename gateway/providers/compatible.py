@@ -6,12 +6,16 @@ test server); `api_key` and `api_base`, the spelling of MLflow 3.x, mean the sam
 Source: each vendor's API reference, named in docs/providers/<name>.md.
 """
 
+from collections.abc import Mapping
+
 import msgspec
 from msgspec import Struct
 
+from gateway.providers.completions_by_chat import completions_by_chat
 from gateway.providers.openai import DIALECT
 from gateway.providers.openai_accounts import bearer
-from gateway.providers.spec import Dialect, Endpoint, Provider, Quirks
+from gateway.providers.spec import Codec, Dialect, Endpoint, Provider, Quirks
+from gateway.providers.togetherai import together_completions
 from gateway.types.route import Operation
 from gateway.types.secret import Secret
 
@@ -22,7 +26,10 @@ _RESPONSES = (Operation.RESPONSES,)
 
 
 class Row(Struct, frozen=True, kw_only=True):
-    """One compatible provider. `base_url` "" means that the configuration must give one."""
+    """One compatible provider. `base_url` "" means that the configuration must give one.
+
+    `codecs` stand for operations that the provider has in a way of its own.
+    """
 
     name: str
     base_url: str
@@ -30,6 +37,7 @@ class Row(Struct, frozen=True, kw_only=True):
     gen_ai_name: str = ""
     key_required: bool = True
     quirks: Quirks = Quirks()
+    codecs: Mapping[Operation, Codec] = {}
 
 
 ROWS = (
@@ -41,13 +49,19 @@ ROWS = (
     Row(name="deepseek", base_url="https://api.deepseek.com/v1", operations=_CHAT_EMBEDDINGS),
     Row(name="xai", base_url="https://api.x.ai/v1", gen_ai_name="x_ai", operations=_CHAT_EMBEDDINGS + _RESPONSES),
     Row(name="openrouter", base_url="https://openrouter.ai/api/v1", operations=_ALL + _RESPONSES),
-    Row(name="togetherai", base_url="https://api.together.xyz/v1"),
+    Row(
+        name="togetherai",
+        base_url="https://api.together.xyz/v1",
+        codecs={Operation.COMPLETIONS: together_completions()},
+    ),
     Row(
         name="mistral",
         base_url="https://api.mistral.ai/v1",
         gen_ai_name="mistral_ai",
         operations=_CHAT_EMBEDDINGS,
         quirks=Quirks(stream_options=False, drop=("stream_options",)),
+        # Its temperature ends at 1 where ours ends at 2; a completions request's is scaled, as mlflow 2.22 did.
+        codecs={Operation.COMPLETIONS: completions_by_chat(drop=("stop", "n"), temperature_scale=0.5)},
     ),
     Row(name="fireworks", base_url="https://api.fireworks.ai/inference/v1", operations=_ALL + _RESPONSES),
     Row(
@@ -88,7 +102,8 @@ def _config(row: Row) -> type[Struct]:
 
 def _provider(row: Row) -> Provider:
     prefix = row.name.replace("-", "_")
-    dialect = Dialect(name=DIALECT.name, codecs={operation: DIALECT.codecs[operation] for operation in row.operations})
+    own = {operation: DIALECT.codecs[operation] for operation in row.operations}
+    dialect = Dialect(name=DIALECT.name, codecs={**own, **row.codecs})
 
     def connect(config: Struct, model: str) -> Endpoint:
         key = getattr(config, f"{prefix}_api_key") or getattr(config, "api_key")  # noqa: B009 - defstruct's fields

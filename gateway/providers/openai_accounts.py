@@ -5,6 +5,7 @@ Source: the `openai` provider of mlflow 2.5 to 2.8; https://learn.microsoft.com/
 
 from msgspec import Struct
 
+from gateway.providers.completions_by_chat import completions_by_chat
 from gateway.providers.openai import DIALECT
 from gateway.providers.openai_responses import ResponsesAddress
 from gateway.providers.spec import Endpoint, Provider, Quirks
@@ -143,8 +144,18 @@ def _model_is_named(config: OpenAIConfig | AzureConfig, model: str, route_type: 
 
 
 OPENAI = Provider(
-    name="openai", gen_ai_name="openai", config=OpenAIConfig, connect=_connect_openai, check=_model_is_named
+    name="openai",
+    gen_ai_name="openai",
+    config=OpenAIConfig,
+    connect=_connect_openai,
+    check=_model_is_named,
+    original_completions=completions_by_chat(),
 )
 AZURE = Provider(
-    name="azure", gen_ai_name="azure.ai.openai", config=AzureConfig, connect=_connect_azure, check=_model_is_named
+    name="azure",
+    gen_ai_name="azure.ai.openai",
+    config=AzureConfig,
+    connect=_connect_azure,
+    check=_model_is_named,
+    original_completions=completions_by_chat(),
 )

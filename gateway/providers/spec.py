@@ -162,6 +162,8 @@ class Provider(Struct, frozen=True, kw_only=True):
         config_required: False where a config without any key is usable.
         check: (config, model, route type); raises ValueError for what the fields alone cannot refuse.
         aliases: other spellings accepted in the configuration.
+        original_completions: the codec of completions for `routes:` (MLflow 2.5 to 2.8), where those releases asked the
+            vendor otherwise than for `endpoints:`.
         from_environment: (config as written, environment) to the config with what the vendor's own variables add.
     """
 
@@ -171,5 +173,6 @@ class Provider(Struct, frozen=True, kw_only=True):
     connect: Callable[[Any, str], Endpoint]
     config_required: bool = True
     aliases: tuple[str, ...] = ()
+    original_completions: Codec | None = None
     check: Callable[[Any, str, RouteType], None] | None = None
     from_environment: Callable[[Mapping[str, Any], Mapping[str, str]], Mapping[str, Any]] | None = None

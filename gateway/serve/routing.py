@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from gateway.providers.spec import Endpoint, Provider
 from gateway.types.clock import Rng
-from gateway.types.route import Route, Target
+from gateway.types.route import Operation, Route, Target
 
 
 class BoundTarget(Struct, frozen=True, kw_only=True):
@@ -37,15 +37,20 @@ def bind(routes: Iterable[Route], providers: Mapping[str, Provider]) -> RoutingT
         route.name: BoundRoute(
             route=route,
             targets=tuple(
-                _bind(target, providers[target.provider]) for target in sorted(route.targets, key=lambda t: t.tier)
+                _bind(target, providers[target.provider], original_shape=route.original_shape)
+                for target in sorted(route.targets, key=lambda t: t.tier)
             ),
         )
         for route in routes
     }
 
 
-def _bind(target: Target, provider: Provider) -> BoundTarget:
+def _bind(target: Target, provider: Provider, *, original_shape: bool) -> BoundTarget:
     endpoint = provider.connect(target.config, target.model)
+    if original_shape and provider.original_completions is not None:
+        dialect = endpoint.dialect
+        codecs = {**dialect.codecs, Operation.COMPLETIONS: provider.original_completions}
+        endpoint = structs.replace(endpoint, dialect=structs.replace(dialect, codecs=codecs))
     address = urlsplit(endpoint.base_url)
     return BoundTarget(
         target=target,

@@ -163,6 +163,11 @@ async def test_unknown_usage_is_null(upstream: ScriptedUpstream, start_gateway: 
     assert (metadata["input_tokens"], metadata["output_tokens"], metadata["total_tokens"]) == (None, None, None)
 
 
+MODEL_NOT_PERMITTED = (
+    "The parameter 'model' is not permitted to be passed. The route being queried already defines a model instance."
+)
+
+
 def item(kind: str, location: list[str | int], message: str, wrong: object, **ctx: object) -> dict[str, Any]:
     result: dict[str, Any] = {"type": kind, "loc": ["body", *location], "msg": message, "input": wrong}
     return result | ({"ctx": ctx} if ctx else {})
@@ -201,20 +206,12 @@ def item(kind: str, location: list[str | int], message: str, wrong: object, **ct
         (
             "chat",
             {"messages": USER, "temperature": 1.5},
-            [
-                item(
-                    "less_than_equal", ["temperature"], "Input should be less than or equal to 1", 1.5, le=1.0
-                )
-            ],
+            [item("less_than_equal", ["temperature"], "Input should be less than or equal to 1", 1.5, le=1.0)],
         ),
         (
             "chat",
             {"messages": USER, "temperature": -1},
-            [
-                item(
-                    "greater_than_equal", ["temperature"], "Input should be greater than or equal to 0", -1, ge=0.0
-                )
-            ],
+            [item("greater_than_equal", ["temperature"], "Input should be greater than or equal to 0", -1, ge=0.0)],
         ),
         (
             "chat",
@@ -249,8 +246,7 @@ def item(kind: str, location: list[str | int], message: str, wrong: object, **ct
         (
             "chat",
             {"model": "gpt-4", "messages": USER},
-            "The parameter 'model' is not permitted to be passed. The route being queried already defines a model "
-            "instance.",
+            MODEL_NOT_PERMITTED,
         ),
         ("chat", {"messages": USER, "n": 1}, "Invalid parameter `n`. Use `candidate_count` instead."),
         ("completions", {"prompt": "a", "n": 1}, "Invalid parameter `n`. Use `candidate_count` instead."),
