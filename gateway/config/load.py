@@ -14,6 +14,7 @@ import yaml
 from msgspec import UNSET, Struct, UnsetType
 
 from gateway.config.errors import ConfigError
+from gateway.config.money import Money
 from gateway.config.schema import ConfigFile, ModelFile, RouteFile, TargetFile
 from gateway.config.secrets import resolve_secret
 from gateway.config.settings import Settings
@@ -99,7 +100,7 @@ class _Loading:
                 "Duplicate names found in route configurations. Please remove the duplicate route name from the "
                 "configuration to ensure that route endpoints are created properly.",
             )
-        return Settings(routes=tuple(routes), telemetry=file.telemetry)
+        return Settings(routes=tuple(routes), telemetry=file.telemetry, money=_money(file))
 
     def _route(self, item: dict[str, Any], path: str, *, original_shape: bool) -> Route:
         file = self._convert(item, RouteFile, path)
@@ -203,6 +204,23 @@ class _Loading:
         if type_ is Secret:
             return resolve_secret(value, self._environment)
         raise NotImplementedError(f"no decoder for {type_}")
+
+
+def _money(file: ConfigFile) -> Money:
+    """The sections about money, with the checks that need more than one entry."""
+    seen: set[str] = set()
+    for index, budget in enumerate(file.budgets):
+        if budget.name in seen:
+            raise ConfigError(f"budgets[{index}].name", f"'{budget.name}' stands there twice")
+        seen.add(budget.name)
+    priced: set[tuple[str | None, str]] = set()
+    for index, price in enumerate(file.prices):
+        if (price.provider, price.model) in priced:
+            raise ConfigError(f"prices[{index}].model", f"'{price.model}' has two prices")
+        priced.add((price.provider, price.model))
+    if file.ledger.path is not None and file.ledger.postgres is not None:
+        raise ConfigError("ledger", "give either 'path' or 'postgres'")
+    return Money(prices=file.prices, budgets=file.budgets, keys=file.keys, ledger=file.ledger, admin=file.admin)
 
 
 def _explain(text: str, type_: type, path: str) -> ConfigError:

@@ -173,3 +173,13 @@ class AdminFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
     port: int = 5001
     token: Secret | None = None
+
+
+class Money(Struct, frozen=True, kw_only=True):
+    """Everything that one configuration says about money."""
+
+    prices: tuple[PriceFile, ...] = ()
+    budgets: tuple[BudgetFile, ...] = ()
+    keys: tuple[KeyFile, ...] = ()
+    ledger: LedgerFile = LedgerFile()
+    admin: AdminFile = AdminFile()

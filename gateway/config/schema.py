@@ -5,6 +5,7 @@ from typing import Any
 
 from msgspec import UNSET, Struct, UnsetType
 
+from gateway.config.money import AdminFile, BudgetFile, KeyFile, LedgerFile, PriceFile
 from gateway.types.route import Timeouts
 
 
@@ -66,3 +67,8 @@ class ConfigFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     routes: list[dict[str, Any]] | UnsetType = UNSET
     endpoints: list[dict[str, Any]] | UnsetType = UNSET
     telemetry: TelemetryFile = TelemetryFile()
+    prices: tuple[PriceFile, ...] = ()
+    budgets: tuple[BudgetFile, ...] = ()
+    keys: tuple[KeyFile, ...] = ()
+    ledger: LedgerFile = LedgerFile()
+    admin: AdminFile = AdminFile()

@@ -2,6 +2,7 @@
 
 from msgspec import Struct
 
+from gateway.config.money import Money
 from gateway.config.schema import TelemetryFile
 from gateway.types.route import Route
 
@@ -11,6 +12,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     routes: tuple[Route, ...]
     telemetry: TelemetryFile = TelemetryFile()
+    money: Money = Money()
 
     def by_name(self) -> dict[str, Route]:
         """The routes, by name, in the file's order."""
