@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Struct
 
+from gateway.providers import typed_content
 from gateway.providers.completions_by_chat import completions_by_chat
 from gateway.providers.openai import DIALECT
 from gateway.providers.openai_accounts import bearer
@@ -38,11 +39,19 @@ class Row(Struct, frozen=True, kw_only=True):
     key_required: bool = True
     quirks: Quirks = Quirks()
     codecs: Mapping[Operation, Codec] = {}
+    no_key: str = ""
+    """A key that clients write where the provider wants none: it is not sent."""
 
 
 ROWS = (
     Row(name="openai-compatible", base_url="", operations=_ALL + _RESPONSES, key_required=False),
-    Row(name="ollama", base_url="http://localhost:11434/v1", operations=_ALL + _RESPONSES, key_required=False),
+    Row(
+        name="ollama",
+        base_url="http://localhost:11434/v1",
+        operations=_ALL + _RESPONSES,
+        key_required=False,
+        no_key="ollama",
+    ),
     Row(name="vllm", base_url="http://localhost:8000/v1", operations=_ALL + _RESPONSES, key_required=False),
     Row(name="llamacpp", base_url="http://localhost:8080/v1", operations=_ALL + _RESPONSES, key_required=False),
     Row(name="groq", base_url="https://api.groq.com/openai/v1", operations=_CHAT_EMBEDDINGS + _RESPONSES),
@@ -61,7 +70,10 @@ ROWS = (
         operations=_CHAT_EMBEDDINGS,
         quirks=Quirks(stream_options=False, drop=("stream_options",)),
         # Its temperature ends at 1 where ours ends at 2; a completions request's is scaled, as mlflow 2.22 did.
-        codecs={Operation.COMPLETIONS: completions_by_chat(drop=("stop", "n"), temperature_scale=0.5)},
+        codecs={
+            Operation.CHAT: typed_content.CHAT,
+            Operation.COMPLETIONS: completions_by_chat(drop=("stop", "n"), temperature_scale=0.5),
+        },
     ),
     Row(name="fireworks", base_url="https://api.fireworks.ai/inference/v1", operations=_ALL + _RESPONSES),
     Row(
@@ -107,6 +119,8 @@ def _provider(row: Row) -> Provider:
 
     def connect(config: Struct, model: str) -> Endpoint:
         key = getattr(config, f"{prefix}_api_key") or getattr(config, "api_key")  # noqa: B009 - defstruct's fields
+        if key == Secret(row.no_key):
+            key = None
         base = getattr(config, f"{prefix}_api_base") or getattr(config, "api_base") or row.base_url  # noqa: B009
         return Endpoint(
             provider=row.name,

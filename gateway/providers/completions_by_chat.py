@@ -9,7 +9,7 @@ Source: mlflow 2.8.1 `gateway/providers/openai.py`, mlflow 2.22 `gateway/provide
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from gateway.providers import openai
+from gateway.providers import openai, typed_content
 from gateway.providers.canonical_reply import decode_reply
 from gateway.providers.spec import Codec, Endpoint, Quirks
 from gateway.types.errors import ErrorType, RequestError
@@ -96,20 +96,20 @@ def _text_body(source: _Chat | _Chunk, choices: list[_TextChoice]) -> bytes:
 
 def _from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:
     """The chat reply as a text completion."""
-    reply = openai.chat_from_wire(body, request, endpoint)
-    chat = decode_reply(_CHAT, body)
+    reply = typed_content.chat_from_wire(body, request, endpoint)
+    chat = decode_reply(_CHAT, reply.body)
     choices = [_TextChoice(choice.index, choice.message.content or "", choice.finish_reason) for choice in chat.choices]
     return msgspec.structs.replace(reply, body=_text_body(chat, choices))
 
 
-class _TextStream(openai.OpenAIStream):
+class _TextStream(typed_content.TextStream):
     """The chunks of a chat as those of a text completion; chunks without text or end are left out."""
 
     def feed(self, event: StreamEvent) -> bytes:
         """Raises UpstreamError as the stream of a chat does."""
         if not super().feed(event):
             return b""
-        chunk = decode_reply(_CHUNK, event.data)
+        chunk = decode_reply(_CHUNK, typed_content.with_text(event.data, "delta", ""))
         choices = [
             _TextChoice(choice.index, choice.delta.content or "", choice.finish_reason)
             for choice in chunk.choices

@@ -4,23 +4,18 @@ Source: https://docs.databricks.com/aws/en/machine-learning/foundation-model-api
 principals: https://docs.databricks.com/aws/en/dev-tools/auth/oauth-m2m; the `databricks` provider of mlflow 3.x
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
-from gateway.providers import openai
-from gateway.providers.openai import OpenAIStream
-from gateway.providers.spec import Auth, Codec, Dialect, Endpoint, HeaderAuth, OAuthClientAuth, Provider
-from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent
+from gateway.providers import openai, typed_content
+from gateway.providers.spec import Auth, Dialect, Endpoint, HeaderAuth, OAuthClientAuth, Provider
 from gateway.types.route import Operation, RouteType
 from gateway.types.secret import Secret
 
 _SERVING = "/serving-endpoints"
 _AI_GATEWAY = "/ai-gateway/mlflow/v1"
-_LIST_CONTENT = re.compile(rb'"content"\s*:\s*\[')
 _ENVIRONMENT = {
     "host": "DATABRICKS_HOST",
     "token": "DATABRICKS_TOKEN",
@@ -86,73 +81,11 @@ def _connect(config: DatabricksConfig, model: str) -> Endpoint:
     )
 
 
-# --- replies ----------------------------------------------------------------------------------------------------
-
-
-def _flatten(message: dict[str, Any], joint: str) -> None:
-    """Turn a list of parts into text, reasoning parts into `reasoning_content`; other parts have no place in text."""
-    parts = message.get("content")
-    if not isinstance(parts, list):
-        return
-    typed = [part for part in parts if isinstance(part, dict)]
-    message["content"] = joint.join(_text(part) for part in typed if part.get("type") == "text") or None
-    thoughts = [
-        _text(summary)
-        for part in typed
-        if part.get("type") == "reasoning"
-        for summary in _list(part.get("summary"))
-        if isinstance(summary, dict)
-    ]
-    if thoughts:
-        message["reasoning_content"] = joint.join(thoughts)
-
-
-def _text(part: dict[str, Any]) -> str:
-    text = part.get("text")
-    return text if isinstance(text, str) else ""
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _normalized(body: bytes, member: str, joint: str) -> bytes:
-    """The body with every choice's `member` flattened; the same bytes where nothing is a list, or is no JSON."""
-    if _LIST_CONTENT.search(body) is None:
-        return body
-    try:
-        reply = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return body
-    if not isinstance(reply, dict):
-        return body
-    for choice in _list(reply.get("choices")):
-        if isinstance(choice, dict) and isinstance(choice.get(member), dict):
-            _flatten(choice[member], joint)
-    return msgspec.json.encode(reply)
-
-
-def chat_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:
-    """A chat completion whose content is text."""
-    return openai.chat_from_wire(_normalized(body, "message", "\n"), request, endpoint)
-
-
-class DatabricksStream(OpenAIStream):
-    """OpenAI's stream whose deltas hold text."""
-
-    def feed(self, event: StreamEvent) -> bytes:
-        """Forward one event, with a list of parts made text."""
-        data = _normalized(event.data, "delta", "")
-        if data is not event.data:
-            event = StreamEvent(data, b"data: " + data + b"\n\n", event.name)
-        return super().feed(event)
-
-
 DIALECT = Dialect(
     name="databricks",
     codecs={
         **openai.DIALECT.codecs,
-        Operation.CHAT: Codec(to_wire=openai.to_wire, from_wire=chat_from_wire, open_stream=DatabricksStream),
+        Operation.CHAT: typed_content.CHAT,
     },
     fault=openai.DIALECT.fault,
 )
