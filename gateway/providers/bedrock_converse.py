@@ -63,6 +63,10 @@ _FINISH_REASONS = {
 _Block = dict[str, Any]
 
 
+def _compact(value: Raw) -> str:
+    return msgspec.json.format(bytes(value), indent=-1).decode()
+
+
 def _refuse(message: str, param: str) -> RequestError:
     return RequestError(ErrorType.INVALID_REQUEST, message, param=param)
 
@@ -192,7 +196,7 @@ def _add_format(body: dict[str, Any], system: list[_Block], view: ChatView) -> N
         system.append({"text": _JSON_ONLY})
     elif wanted.json_schema is not None and (schema := schema_of(view)) is not None:
         # AWS wants the schema as text.
-        definition = {"schema": bytes(schema).decode()} | members(name=wanted.json_schema.name or None)
+        definition = {"schema": _compact(schema)} | members(name=wanted.json_schema.name or None)
         body["outputConfig"] = {"textFormat": {"type": "json_schema", "structure": {"jsonSchema": definition}}}
 
 
@@ -269,7 +273,7 @@ def from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelRe
     calls = [
         ToolCall(
             id=block.tool_use.tool_use_id,
-            function=Function(name=block.tool_use.name, arguments=bytes(block.tool_use.input).decode()),
+            function=Function(name=block.tool_use.name, arguments=_compact(block.tool_use.input)),
         )
         for block in blocks
         if block.tool_use is not None
