@@ -72,6 +72,7 @@ def start(
     """Serve the routes of a configuration file."""
     # The telemetry and web libraries take most of the start: check-config and --help do without them.
     from gateway.app import Gateway
+    from gateway.ledger_file import ledger_opener
     from gateway.server import make_server
     from gateway.telemetry.listener import MetricsListener
     from gateway.telemetry.setup import Telemetry, configure_logging, trace_export
@@ -87,7 +88,7 @@ def start(
     # The fast generator, seeded by the system: ids must be unique, not secret.
     rng = random.Random(random.SystemRandom().getrandbits(256))
     telemetry = Telemetry(settings.telemetry, export, clock, rng)
-    gateway = Gateway(settings, telemetry, clock, rng)
+    gateway = Gateway(settings, telemetry, clock, rng, ledger_opener(settings.money, config_path))
     try:
         listener = MetricsListener(telemetry.exposition, metrics_host, metrics_port)
     except OSError as error:
