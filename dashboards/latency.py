@@ -4,6 +4,7 @@ from dashboards import board as boards
 from dashboards import thresholds
 from dashboards.board import Board, Row
 from dashboards.panels import Panel, Query, Unit, buckets, time_series
+from dashboards.phases import PARTS, TOTAL
 from dashboards.promql import is_, is_not, ratio
 from gateway.telemetry import names
 from gateway.telemetry.names import Metric
@@ -152,13 +153,13 @@ def _attempts() -> tuple[Panel, ...]:
 
 
 def _gateway() -> tuple[Panel, ...]:
-    overhead = OF.rate(names.OVERHEAD, suffix="_sum")
+    overhead = OF.rate(names.OVERHEAD, TOTAL, suffix="_sum")
     return (
         time_series(
             "Gateway overhead",
             "What the gateway itself adds to a request. The dashed line is the alert's threshold for p99. Above it: "
             "CPU and loop lag in Gateway.",
-            [Query(expr=OF.quantile(q, names.OVERHEAD), legend=f"p{q * 100:g}") for q in _PERCENTILES],
+            [Query(expr=OF.quantile(q, names.OVERHEAD, TOTAL), legend=f"p{q * 100:g}") for q in _PERCENTILES],
             unit=Unit.SECONDS,
             height=8,
             limit=thresholds.OVERHEAD_P99_S,
@@ -167,7 +168,7 @@ def _gateway() -> tuple[Panel, ...]:
             "Overhead by phase, mean",
             "Where the gateway's own time goes: admit (key, limits, budget), encode, settle (cost, ledger, signals). "
             "Settle growing is the ledger: see Gateway.",
-            [Query(expr=OF.mean(names.OVERHEAD, by=("phase",)), legend="{{phase}}")],
+            [Query(expr=OF.mean(names.OVERHEAD, PARTS, by=("phase",)), legend="{{phase}}")],
             unit=Unit.SECONDS,
             height=8,
             stacked=True,

@@ -4,6 +4,7 @@ from dashboards import board as boards
 from dashboards import promql, thresholds
 from dashboards.board import Board, Row
 from dashboards.panels import GREEN, ORANGE, RED, Column, Panel, Query, Unit, rows, single, steps, time_series
+from dashboards.phases import PARTS
 from gateway.telemetry import names
 
 VARIABLES = (boards.JOB, boards.INSTANCE)
@@ -119,7 +120,7 @@ def _resources() -> tuple[Panel, ...]:
         time_series(
             "Overhead by phase p99",
             "The gateway's own work, phase by phase. The dashed line is the alert's threshold for the whole.",
-            [Query(expr=OF.quantile(0.99, names.OVERHEAD, by=("phase",)), legend="{{phase}}")],
+            [Query(expr=OF.quantile(0.99, names.OVERHEAD, PARTS, by=("phase",)), legend="{{phase}}")],
             unit=Unit.SECONDS,
             limit=thresholds.OVERHEAD_P99_S,
         ),
