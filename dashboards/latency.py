@@ -138,6 +138,14 @@ def _attempts() -> tuple[Panel, ...]:
             limit=thresholds.FIRST_CHUNK_S,
         ),
         time_series(
+            "Phases of an attempt p95",
+            "connect is DNS, TCP and TLS of new connections: high means the network, or connections that do not live "
+            "long. first_byte is the provider thinking. stream is the reply flowing.",
+            [Query(expr=OF.quantile(0.95, names.ATTEMPT_PHASE, by=("phase",)), legend="{{phase}}")],
+            unit=Unit.SECONDS,
+            height=8,
+        ),
+        time_series(
             "Waiting for failures",
             "Mean duration of attempts that failed, against those that ended well. Failing slowly is worse than "
             "failing fast: when failed is above ok, shorten the provider's timeouts.",
@@ -146,9 +154,21 @@ def _attempts() -> tuple[Panel, ...]:
                 Query(expr=OF.mean(names.OPERATION_DURATION, is_not("error_type", "")), legend="failed"),
             ],
             unit=Unit.SECONDS,
-            height=8,
+            width=12,
             colours={"failed": "red", "ok": "green"},
         ),
+        _callers(),
+    )
+
+
+def _callers() -> Panel:
+    return time_series(
+        "Waiting for callers",
+        "How long requests waited for their caller: to send the body, and to take the reply. High p99 with well "
+        "providers: slow readers, or a proxy in front that buffers.",
+        [Query(expr=OF.quantile(q, names.CALLER_WAIT), legend=f"p{q * 100:g}") for q in _PERCENTILES],
+        unit=Unit.SECONDS,
+        width=12,
     )
 
 

@@ -245,7 +245,7 @@ def _who() -> tuple[Panel, ...]:
                 Column(title="Runs out", expr=f"1000 * ({spending.runs_out(OF, '6h', budget)})", unit=Unit.MOMENT),
                 Column(
                     title="Resets",
-                    expr=f"1000 * {OF.gauge(names.BUDGET_RESETS, by=budget, fold='max')}",
+                    expr=f"1000 * {OF.gauge(names.BUDGET_RESETS, by=budget)}",
                     unit=Unit.MOMENT,
                 ),
             ],

@@ -23,12 +23,12 @@ def main() -> int:
     if options.check:
         stale = [path for path, text in files.items() if not path.is_file() or path.read_text("utf-8") != text]
         for path in stale:
-            print(f"not current: {path}")
+            sys.stdout.write(f"not current: {path}\n")
         return 1 if stale else 0
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-        print(path)
+        sys.stdout.write(f"{path}\n")
     return 0
 
 

@@ -76,7 +76,7 @@ PROCESS = Group(
         ),
         Alert(
             name="GaugewayReloadFailed",
-            expr=f"{OF.gauge(names.CONFIG_RELOAD_SUCCESSFUL, by=('job', 'instance'), fold='min')} == 0",
+            expr=f"{OF.gauge(names.CONFIG_RELOAD_SUCCESSFUL, by=('job', 'instance'))} == 0",
             hold="2m",
             severity=Severity.WARNING,
             summary="[[instance]] refused its new configuration",
@@ -154,7 +154,7 @@ LEDGER = Group(
         Alert(
             name="GaugewayLedgerBehind",
             expr=(
-                f"{OF.gauge(names.LEDGER_PENDING, by=('job', 'instance'), fold='max')} > {thresholds.LEDGER_PENDING:g} or "
+                f"{OF.gauge(names.LEDGER_PENDING, by=('job', 'instance'))} > {thresholds.LEDGER_PENDING:g} or "
                 f"{OF.quantile(0.99, names.LEDGER_COMMIT, by=('job', 'instance'))} > {thresholds.LEDGER_COMMIT_P99_S:g}"
             ),
             hold="5m",

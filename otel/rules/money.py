@@ -20,7 +20,7 @@ def _ends_soon(window: str) -> str:
 
 
 def _resets_later() -> str:
-    return f"({OF.gauge(names.BUDGET_RESETS, by=spending.WINDOW, fold='max')} - time() > {ENDS_WITHIN_S})"
+    return f"({OF.gauge(names.BUDGET_RESETS, by=spending.WINDOW)} - time() > {ENDS_WITHIN_S})"
 
 
 _BUDGET = "budget [[budget]] ([[scope]], [[window]])"
@@ -109,7 +109,7 @@ MONEY = Group(
         ),
         Alert(
             name="GaugewayPriceTableOld",
-            expr=f"{OF.gauge(names.PRICE_TABLE_AGE, by=('job',), fold='max')} > {thresholds.PRICE_TABLE_OLD_S:g}",
+            expr=f"{OF.gauge(names.PRICE_TABLE_AGE, by=('job',))} > {thresholds.PRICE_TABLE_OLD_S:g}",
             hold="1h",
             severity=Severity.WARNING,
             summary="The prices in use are [[value:duration]] old",
