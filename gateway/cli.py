@@ -14,6 +14,8 @@ from gateway import __version__
 from gateway.config.errors import ConfigError
 from gateway.config.load import load_file
 from gateway.config.settings import Settings
+from gateway.keys_cli import keys
+from gateway.ledger_cli import ledger
 
 WRONG_CONFIG = 2
 """The exit status for a configuration that cannot be used."""
@@ -35,6 +37,10 @@ class SystemClock:
 @click.version_option(__version__, prog_name="gaugeway")
 def main() -> None:
     """A gateway in front of LLM providers, observability first."""
+
+
+main.add_command(ledger)
+main.add_command(keys)
 
 
 def _load(path: Path) -> Settings:
@@ -72,7 +78,6 @@ def start(
     """Serve the routes of a configuration file."""
     # The telemetry and web libraries take most of the start: check-config and --help do without them.
     from gateway.app import Gateway
-    from gateway.ledger_file import ledger_opener
     from gateway.server import make_server
     from gateway.telemetry.listener import MetricsListener
     from gateway.telemetry.setup import Telemetry, configure_logging, trace_export
@@ -88,7 +93,7 @@ def start(
     # The fast generator, seeded by the system: ids must be unique, not secret.
     rng = random.Random(random.SystemRandom().getrandbits(256))
     telemetry = Telemetry(settings.telemetry, export, clock, rng)
-    gateway = Gateway(settings, telemetry, clock, rng, ledger_opener(settings.money, config_path))
+    gateway = Gateway(settings, telemetry, clock, rng)
     try:
         listener = MetricsListener(telemetry.exposition, metrics_host, metrics_port)
     except OSError as error:

@@ -118,11 +118,11 @@ class _Postgres:
         return self._connection
 
     @contextmanager
-    def transaction(self, *, durable: bool) -> Iterator[None]:
+    def transaction(self, *, durable: bool, snapshot: bool = False) -> Iterator[None]:
         committing = False
         connection = self._live()
         try:
-            connection.execute("BEGIN")
+            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ" if snapshot else "BEGIN")
             if not durable:
                 connection.execute("SET LOCAL synchronous_commit = off")
             yield

@@ -194,6 +194,14 @@ class CounterRow(Struct, frozen=True, kw_only=True):
     held_nano_usd: int
 
 
+class WrongCounter(Struct, frozen=True, kw_only=True):
+    """A counter that differs from what entries and holds say."""
+
+    counter: CounterRow
+    true_spent_nano_usd: int
+    true_held_nano_usd: int
+
+
 class Alert(Struct, frozen=True, kw_only=True):
     """A crossed threshold for one webhook ("" records the crossing itself). `id` is the same however often it is sent.
 
@@ -244,6 +252,10 @@ class LedgerStore(Protocol):
         """Make the counters that do not exist yet, from the entries that the ledger holds."""
         ...
 
+    def wrong_counters(self) -> list[WrongCounter]:
+        """The counters that differ from entries and holds, read in one transaction; nothing is changed."""
+        ...
+
     def rebuild(self) -> int:
         """Set every counter to what entries and holds say; how many were wrong."""
         ...
@@ -280,7 +292,7 @@ class LedgerStore(Protocol):
         """Add a key, or replace the one of the same id."""
         ...
 
-    def keys(self) -> list[KeyRow]:
+    def stored_keys(self) -> list[KeyRow]:
         """Every key, revoked ones included."""
         ...
 

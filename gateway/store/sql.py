@@ -44,6 +44,7 @@ from gateway.store.spec import (
     SettleOp,
     StoreError,
     Watch,
+    WrongCounter,
 )
 from gateway.types.records import Basis
 
@@ -65,8 +66,11 @@ class Sql(Protocol):
     node: str
     epoch: int
 
-    def transaction(self, *, durable: bool) -> AbstractContextManager[None]:
-        """One transaction; any failure inside rolls it back and raises StoreError."""
+    def transaction(self, *, durable: bool, snapshot: bool = False) -> AbstractContextManager[None]:
+        """One transaction; any failure inside rolls it back and raises StoreError.
+
+        In a `snapshot` all statements read the same state.
+        """
         ...
 
     def run(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
@@ -393,22 +397,36 @@ class SqlLedgerStore:
         with self._sql.transaction(durable=False):
             self._load_counters({counter.key: counter for counter in counters}, ())
 
+    def wrong_counters(self) -> list[WrongCounter]:
+        with self._sql.transaction(durable=False, snapshot=True):
+            return self._wrong_counters("")
+
     def rebuild(self) -> int:
-        wrong = 0
         with self._sql.transaction(durable=True):
-            holds = self._select_holds()
-            for row in self._sql.run(
-                f"SELECT {_columns(schema.COUNTER_COLUMNS)} FROM counters ORDER BY scope, window_id" + self._sql.lock
-            ):
-                counter = counter_of(row)
-                key = (counter.scope, counter.window_id)
-                spent = self._sum(counter.start_ns, counter.end_ns, counter.match)
-                held = sum(hold.nano_usd for hold in holds if key in hold.counters)
-                if (spent, held) != (counter.spent_nano_usd, counter.held_nano_usd):
-                    wrong += 1
-                    self._sql.run(
-                        "UPDATE counters SET spent = ?, held = ? WHERE scope = ? AND window_id = ?", (spent, held, *key)
-                    )
+            wrong = self._wrong_counters(self._sql.lock)
+            if wrong:
+                self._sql.many(
+                    "UPDATE counters SET spent = ?, held = ? WHERE scope = ? AND window_id = ?",
+                    [
+                        (one.true_spent_nano_usd, one.true_held_nano_usd, one.counter.scope, one.counter.window_id)
+                        for one in wrong
+                    ],
+                )
+        return len(wrong)
+
+    def _wrong_counters(self, lock: str) -> list[WrongCounter]:
+        # Counters are locked before holds and entries are read, so that no commit falls in between.
+        rows = self._sql.run(
+            f"SELECT {_columns(schema.COUNTER_COLUMNS)} FROM counters ORDER BY scope, window_id" + lock
+        )
+        holds = self._select_holds()
+        wrong = []
+        for counter in map(counter_of, rows):
+            key = (counter.scope, counter.window_id)
+            spent = self._sum(counter.start_ns, counter.end_ns, counter.match)
+            held = sum(hold.nano_usd for hold in holds if key in hold.counters)
+            if (spent, held) != (counter.spent_nano_usd, counter.held_nano_usd):
+                wrong.append(WrongCounter(counter=counter, true_spent_nano_usd=spent, true_held_nano_usd=held))
         return wrong
 
     def balances(self, now_ns: int) -> dict[CounterKey, Balance]:
@@ -470,7 +488,7 @@ class SqlLedgerStore:
                 key_row(key),
             )
 
-    def keys(self) -> list[KeyRow]:
+    def stored_keys(self) -> list[KeyRow]:
         with self._sql.transaction(durable=False):
             rows = self._sql.run(f"SELECT {_columns(schema.KEY_COLUMNS)} FROM keys ORDER BY created_ns, id")
         return [key_of(row) for row in rows]

@@ -112,8 +112,8 @@ class _ReadOnlySqlite(_Connection):
             raise _store_error(error) from None
 
     @contextmanager
-    def transaction(self, *, durable: bool) -> Iterator[None]:
-        del durable
+    def transaction(self, *, durable: bool, snapshot: bool = False) -> Iterator[None]:
+        del durable, snapshot
         try:
             self._connection.execute("BEGIN")
             yield
@@ -158,7 +158,8 @@ class _Sqlite(_Connection):
         self._connection.execute("COMMIT")
 
     @contextmanager
-    def transaction(self, *, durable: bool) -> Iterator[None]:
+    def transaction(self, *, durable: bool, snapshot: bool = False) -> Iterator[None]:
+        del snapshot  # Every transaction here is one.
         try:
             if durable != self._full:
                 self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")

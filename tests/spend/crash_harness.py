@@ -88,8 +88,8 @@ def deadly(store: LedgerStore, death: Death) -> LedgerStore:
     transaction, write = inner._sql.transaction, sql_module.SqlLedgerStore._write
 
     @contextlib.contextmanager
-    def dying(*, durable: bool) -> Iterator[None]:
-        with transaction(durable=durable):
+    def dying(*, durable: bool, snapshot: bool = False) -> Iterator[None]:
+        with transaction(durable=durable, snapshot=snapshot):
             yield
             death.at("before_commit")
         death.at("after_commit")

@@ -284,10 +284,10 @@ def test_keys_are_kept(store: LedgerStore) -> None:
     """A key comes back as it was put, and a revocation replaces it."""
     key = KeyRow(id="k", secret_hash="ab", team="red", routes=("chat",), created_ns=AT, expires_ns=AT + 1)
     store.put_key(key)
-    assert store.keys() == [key]
+    assert store.stored_keys() == [key]
     revoked = KeyRow(id="k", secret_hash="ab", team="red", routes=("chat",), created_ns=AT, revoked_ns=AT + 2)
     store.put_key(revoked)
-    assert store.keys() == [revoked]
+    assert store.stored_keys() == [revoked]
 
 
 def test_a_second_owner_is_refused(open_store: OpenStore) -> None:
