@@ -4,9 +4,8 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from litestar import Litestar, Request, Response, asgi
@@ -15,7 +14,6 @@ from litestar.handlers import ASGIRouteHandler
 from litestar.types import Receive, Scope, Send
 
 from gateway.api import native
-from gateway.api.auth import Authenticator
 from gateway.api.invoke import Invoker
 from gateway.api.listing import listing_handlers
 from gateway.api.openai import ENDPOINTS, V1_SURFACES
@@ -27,15 +25,8 @@ from gateway.providers.registry import PROVIDERS, canonical_name
 from gateway.providers.spec import Provider
 from gateway.serve.attempt import Attempts
 from gateway.serve.circuit import Breakers, CircuitState
-from gateway.serve.money_signals import MoneySignals
 from gateway.serve.routing import RoutingTable, bind
 from gateway.serve.serving import Serving
-from gateway.spend.alerts import AlertSender
-from gateway.spend.budgets import BudgetBook
-from gateway.spend.keys import Keyring, configured_key
-from gateway.spend.ledger import Accounts
-from gateway.spend.prices import PriceBook, packaged_prices
-from gateway.store.spec import LedgerStore
 from gateway.telemetry import names
 from gateway.telemetry.setup import Telemetry
 from gateway.types.clock import Clock, Rng
@@ -55,18 +46,8 @@ def find_provider(name: str) -> Provider | None:
 class Gateway:
     """One gateway process: its routing table, its telemetry, and the ASGI application that joins them."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        telemetry: Telemetry,
-        clock: Clock,
-        rng: Rng,
-        open_store: Callable[[], LedgerStore],
-    ) -> None:
+    def __init__(self, settings: Settings, telemetry: Telemetry, clock: Clock, rng: Rng) -> None:
         self._telemetry = telemetry
-        self._open_store = open_store
-        self._money = settings.money
-        self.accounts: Accounts | None = None
         self._clock = clock
         self._rng = rng
         self.routes: RoutingTable = {}
@@ -89,52 +70,19 @@ class Gateway:
         credentials = Credentials(outbound.exchange, self._clock, os.environ)
         sender = outbound.sender() if telemetry.instrumented else pool
         upstream = UpstreamClient(sender, credentials, self._clock)
-        accounts = await self._start_accounts()
-        keyring = Keyring(map(configured_key, self._money.keys), await accounts.call(lambda store: store.keys()))
-        signals = MoneySignals(accounts, telemetry.metrics, self._clock)
-        alerts = AlertSender(accounts, outbound.post, self._clock)
         breakers = Breakers(self._clock, self._circuit_changed)
-        attempts = Attempts(upstream, accounts, instrumented=telemetry.instrumented)
-        serving = Serving(attempts, breakers, self._rng)
-        authenticator = Authenticator(keyring, self._clock)
-        self._invoker = Invoker(telemetry.observer, serving, authenticator, self._current_routes)
-        background = [
-            asyncio.create_task(telemetry.watch_loop_lag(self._clock)),
-            asyncio.create_task(_every(_SIGNALS_S, signals.update)),
-            asyncio.create_task(alerts.run()),
-        ]
+        serving = Serving(Attempts(upstream, instrumented=telemetry.instrumented), breakers, self._rng)
+        self._invoker = Invoker(telemetry.observer, serving, self._current_routes)
+        lag = asyncio.create_task(telemetry.watch_loop_lag(self._clock))
         try:
             yield
         finally:
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
-            # Charges of the last requests are still on their way to the disk.
-            left = await accounts.close()
-            if left:
-                _LOG.error("%d charges could not be committed before the end", left)
-            signals.update()
+            lag.cancel()
+            with suppress(asyncio.CancelledError):
+                await lag
             credentials.close()
             await outbound.close()
             await pool.close()
-
-    async def _start_accounts(self) -> Accounts:
-        today = datetime.fromtimestamp(self._clock.now_ns() / 1e9, UTC).date()
-        # Reading the price data takes half a second, and longer on a slow disk.
-        prices = PriceBook(await asyncio.to_thread(packaged_prices, today), self._money.prices)
-        commit_duration = self._telemetry.metrics.histogram(names.LEDGER_COMMIT)
-        accounts = Accounts(
-            self._open_store,
-            prices,
-            BudgetBook(self._money.budgets),
-            self._money.ledger,
-            self._clock,
-            observe_commit=commit_duration.observe,
-            on_lost=lambda op, error: _LOG.error("a charge could not be recorded: %s", error),
-        )
-        await accounts.start()
-        self.accounts = accounts
-        return accounts
 
     def _circuit_changed(self, provider: str, model: str, state: CircuitState) -> None:
         self._telemetry.metrics.gauge(names.CIRCUIT_STATE, provider, model).set(state)
@@ -185,15 +133,6 @@ class Gateway:
 
 _INVOCATIONS = re.compile(r"/(?P<route>[^/]+)/invocations(?P<call>)/?")
 _MODEL_CALL = re.compile(r"/(?P<route>[^/:]+)(?P<call>:\w+)/?")
-_SIGNALS_S = 1.0
-
-
-async def _every(seconds: float, work: Callable[[], None]) -> None:
-    while True:
-        work()
-        await asyncio.sleep(seconds)
-
-
 PROVIDERS_BY_NAME = {provider.name: provider for provider in PROVIDERS.values()}
 
 

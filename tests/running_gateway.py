@@ -12,8 +12,8 @@ It shares the test's event loop, so a blocking client (requests, a vendor's sync
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import ExitStack, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, nullcontext
 
 import httpx
 from prometheus_client import CollectorRegistry
@@ -22,9 +22,7 @@ from gateway.app import Gateway, find_provider
 from gateway.cli import SystemClock
 from gateway.config.load import load_text
 from gateway.config.settings import Settings
-from gateway.ledger_file import passing_ledger
 from gateway.server import make_server
-from gateway.store.spec import LedgerStore
 from gateway.telemetry.names import Metric
 from gateway.telemetry.setup import Telemetry, TraceExport
 from gateway.types.clock import Clock, Rng
@@ -111,7 +109,6 @@ async def running_gateway(
     rng: Rng | None = None,
     export: TraceExport = TraceExport.NONE,
     log_descriptor: int | None = None,
-    open_store: Callable[[], LedgerStore] | None = None,
 ) -> AsyncIterator[RunningGateway]:
     """Start the gateway with a configuration's text; `log_descriptor` gets its request log (default: nowhere)."""
     clock = clock or SystemClock()
@@ -123,8 +120,7 @@ async def running_gateway(
     )
     records = Records()
     telemetry.observer.sinks = (*telemetry.observer.sinks, records)
-    stack = ExitStack()
-    gateway = Gateway(settings, telemetry, clock, rng, open_store or stack.enter_context(passing_ledger()))
+    gateway = Gateway(settings, telemetry, clock, rng)
     server = make_server(gateway.app, "127.0.0.1", 0)
     # The signals are pytest's.
     server.capture_signals = nullcontext  # type: ignore[assignment,method-assign]
@@ -144,7 +140,6 @@ async def running_gateway(
         server.should_exit = True
         await serving
         telemetry.close()
-        stack.close()
         os.close(nowhere)
 
 

@@ -1,0 +1,134 @@
+"""The administrators' API: denied by default, and true to the ledger."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from litestar import Litestar
+from litestar.testing import AsyncTestClient
+
+from gateway.api.admin import Admin, admin_app
+from gateway.config.money import LedgerFile
+from gateway.spend.budgets import BudgetBook
+from gateway.spend.keys import Keyring
+from gateway.spend.ledger import Accounts
+from gateway.spend.prices import PriceBook
+from gateway.spend.settle import Ending
+from gateway.store.sqlite import open_sqlite, read_sqlite
+from gateway.types.errors import PolicyError
+from gateway.types.secret import Secret
+from gateway.types.usage import Usage
+from tests.spend.accounts import NOON_NS, SetClock, budget, facts, prices
+
+__all__ = ["prices"]
+
+TOKEN = {"authorization": "Bearer admin-token"}
+Client = AsyncTestClient[Litestar]
+
+
+@pytest.fixture
+async def admin(tmp_path: Path, prices: PriceBook) -> AsyncIterator[Admin]:
+    """Accounts with one budget, behind the API."""
+    clock = SetClock()
+    path = tmp_path / "ledger.db"
+    accounts = Accounts(lambda: open_sqlite(path), prices, BudgetBook([budget(10**9)]), LedgerFile(), clock)
+    await accounts.start()
+    count = iter(range(1, 1000))
+    yield Admin(accounts, Keyring(), clock, lambda size: next(count).to_bytes(size, "big"), lambda: read_sqlite(path))
+    await accounts.close()
+
+
+@pytest.fixture
+async def client(admin: Admin) -> AsyncIterator[Client]:
+    """A client of the API."""
+    async with AsyncTestClient(admin_app(admin, Secret("admin-token"))) as client:
+        yield client
+
+
+def paths(app: Litestar) -> list[tuple[str, str]]:
+    """Every method and path that the application answers, its own description included."""
+    return [
+        (method, route.path.replace("{key_id:str}", "k"))
+        for route in app.routes
+        for method in getattr(route, "methods", ())
+        if method != "OPTIONS"
+    ]
+
+
+@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer wrong"}, {"authorization": "admin-token"}])
+async def test_every_path_is_denied_without_the_token(client: Client, headers: dict[str, str]) -> None:
+    """The route table is walked: no path answers anybody but administrators."""
+    walked = paths(client.app)
+    assert len(walked) >= 8
+    for method, path in walked:
+        reply = await client.request(method, path, headers=headers)
+        assert reply.status_code == 401, (method, path, reply.text)
+
+
+async def test_without_a_configured_token_everything_is_denied(admin: Admin) -> None:
+    """No token in the configuration means no API, not an open one."""
+    for token in (None, Secret("")):
+        async with AsyncTestClient(admin_app(admin, token)) as client:
+            for method, path in paths(client.app):
+                reply = await client.request(method, path, headers={"authorization": "Bearer "})
+                assert reply.status_code == 403, (method, path)
+
+
+async def test_a_key_lives_from_creation_to_revocation(client: Client, admin: Admin) -> None:
+    """A created key opens the gateway at once, a rotated one replaces it, a revoked one is refused at once."""
+    made = (await client.post("/keys", json={"team": "red", "routes": ["chat"]}, headers=TOKEN)).json()
+    key = admin.keyring.authenticate(made["token"], NOON_NS)
+    assert (key.id, key.team, key.routes) == (made["id"], "red", ("chat",))
+    rotated = (await client.post(f"/keys/{key.id}/rotate", headers=TOKEN)).json()
+    admin.keyring.authenticate(rotated["token"], NOON_NS)
+    with pytest.raises(PolicyError):
+        admin.keyring.authenticate(made["token"], NOON_NS)
+    (listed,) = (await client.get("/keys", headers=TOKEN)).json()
+    assert (listed["id"], listed["state"]) == (key.id, "valid")
+    assert "hash" not in str(listed)
+    assert (await client.delete(f"/keys/{key.id}", headers=TOKEN)).status_code == 204
+    with pytest.raises(PolicyError):
+        admin.keyring.authenticate(rotated["token"], NOON_NS)
+    assert (await client.post(f"/keys/{key.id}/rotate", headers=TOKEN)).status_code == 400
+
+
+async def test_wrong_requests_are_told(client: Client) -> None:
+    """Unknown keys, unknown fields and unknown dimensions are 4xx with a reason."""
+    assert (await client.delete("/keys/nobody", headers=TOKEN)).status_code == 404
+    assert (await client.post("/keys", json={"team": "red", "budget": 9}, headers=TOKEN)).status_code == 400
+    assert (await client.post("/keys", json={"team": ""}, headers=TOKEN)).status_code == 400
+    reply = await client.get("/spend?by=user", headers=TOKEN)
+    assert (reply.status_code, "team" in reply.text) == (400, True)
+
+
+async def test_budgets_and_spend_are_the_ledger_s(client: Client, admin: Admin) -> None:
+    """What the API says is spent and held is what the ledger says, to the nano-dollar."""
+    what = facts("r")
+    hold = await admin.accounts.admit(what)
+    (state,) = (await client.get("/budgets", headers=TOKEN)).json()
+    assert hold is not None
+    assert (state["held_nano_usd"], state["spent_nano_usd"]) == (hold.nano_usd, 0)
+    cost, used = admin.accounts.price(what, Ending.COMPLETE, Usage(input_tokens=100, output_tokens=5), at_ns=NOON_NS)
+    admin.accounts.settle(hold, what, cost, used, started_ns=NOON_NS)
+    await admin.accounts.flush()
+    (state,) = (await client.get("/budgets", headers=TOKEN)).json()
+    assert (state["held_nano_usd"], state["spent_nano_usd"], state["spent_usd"]) == (0, 150, "0.00000015")
+    assert state["resets"] == "2026-12-01T00:00:00Z"
+    (row,) = (await client.get("/spend?by=team,key,route,provider,model,day", headers=TOKEN)).json()
+    assert row["group"] == ["red", "k1", "chat", "openai", "m", "2026-11-23"]
+    assert (row["cost_nano_usd"], row["attempts"], row["input_tokens"]) == (150, 1, 100)
+    assert (await client.get("/spend?until=2026-11-23", headers=TOKEN)).json() == []
+    assert (await client.get("/ledger", headers=TOKEN)).json()["lost"] == 0
+
+
+async def test_the_api_is_described(client: Client) -> None:
+    """The OpenAPI document names every path, for administrators."""
+    document = (await client.get("/schema/openapi.json", headers=TOKEN)).json()
+    assert set(document["paths"]) == {
+        "/keys",
+        "/keys/{key_id}",
+        "/keys/{key_id}/rotate",
+        "/budgets",
+        "/spend",
+        "/ledger",
+    }
