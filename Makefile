@@ -30,7 +30,7 @@ lint: dev ## Check style and format
 	$(BIN)/ruff format --check .
 
 types: dev ## Check types
-	$(BIN)/mypy --strict $(wildcard gateway dashboards bench)
+	$(BIN)/mypy --strict $(wildcard gateway dashboards otel bench)
 
 contracts: dev ## Check that imports keep to the architecture
 	$(BIN)/lint-imports

@@ -4,6 +4,7 @@ from dashboards import board as boards
 from dashboards import thresholds
 from dashboards.board import Board, Row
 from dashboards.panels import Panel, Query, Unit, buckets, time_series
+from dashboards.phases import PARTS, TOTAL
 from dashboards.promql import is_, is_not, ratio
 from gateway.telemetry import names
 from gateway.telemetry.names import Metric
@@ -137,6 +138,14 @@ def _attempts() -> tuple[Panel, ...]:
             limit=thresholds.FIRST_CHUNK_S,
         ),
         time_series(
+            "Phases of an attempt p95",
+            "connect is DNS, TCP and TLS of new connections: high means the network, or connections that do not live "
+            "long. first_byte is the provider thinking. stream is the reply flowing.",
+            [Query(expr=OF.quantile(0.95, names.ATTEMPT_PHASE, by=("phase",)), legend="{{phase}}")],
+            unit=Unit.SECONDS,
+            height=8,
+        ),
+        time_series(
             "Waiting for failures",
             "Mean duration of attempts that failed, against those that ended well. Failing slowly is worse than "
             "failing fast: when failed is above ok, shorten the provider's timeouts.",
@@ -145,20 +154,32 @@ def _attempts() -> tuple[Panel, ...]:
                 Query(expr=OF.mean(names.OPERATION_DURATION, is_not("error_type", "")), legend="failed"),
             ],
             unit=Unit.SECONDS,
-            height=8,
+            width=12,
             colours={"failed": "red", "ok": "green"},
         ),
+        _callers(),
+    )
+
+
+def _callers() -> Panel:
+    return time_series(
+        "Waiting for callers",
+        "How long requests waited for their caller: to send the body, and to take the reply. High p99 with well "
+        "providers: slow readers, or a proxy in front that buffers.",
+        [Query(expr=OF.quantile(q, names.CALLER_WAIT), legend=f"p{q * 100:g}") for q in _PERCENTILES],
+        unit=Unit.SECONDS,
+        width=12,
     )
 
 
 def _gateway() -> tuple[Panel, ...]:
-    overhead = OF.rate(names.OVERHEAD, suffix="_sum")
+    overhead = OF.rate(names.OVERHEAD, TOTAL, suffix="_sum")
     return (
         time_series(
             "Gateway overhead",
             "What the gateway itself adds to a request. The dashed line is the alert's threshold for p99. Above it: "
             "CPU and loop lag in Gateway.",
-            [Query(expr=OF.quantile(q, names.OVERHEAD), legend=f"p{q * 100:g}") for q in _PERCENTILES],
+            [Query(expr=OF.quantile(q, names.OVERHEAD, TOTAL), legend=f"p{q * 100:g}") for q in _PERCENTILES],
             unit=Unit.SECONDS,
             height=8,
             limit=thresholds.OVERHEAD_P99_S,
@@ -167,7 +188,7 @@ def _gateway() -> tuple[Panel, ...]:
             "Overhead by phase, mean",
             "Where the gateway's own time goes: admit (key, limits, budget), encode, settle (cost, ledger, signals). "
             "Settle growing is the ledger: see Gateway.",
-            [Query(expr=OF.mean(names.OVERHEAD, by=("phase",)), legend="{{phase}}")],
+            [Query(expr=OF.mean(names.OVERHEAD, PARTS, by=("phase",)), legend="{{phase}}")],
             unit=Unit.SECONDS,
             height=8,
             stacked=True,

@@ -19,6 +19,7 @@ from dashboards.panels import (
     steps,
     time_series,
 )
+from dashboards.phases import TOTAL
 from dashboards.promql import ALERTS, RANGE, Source, is_, is_not, known, one_of, ratio, share
 from gateway.telemetry import names
 from gateway.types.errors import Outcome
@@ -180,7 +181,7 @@ def _who() -> tuple[Panel, ...]:
     by = ("gen_ai_provider_name",)
     attempts = OF.rate(names.OPERATION_DURATION, by=by, suffix="_count")
     faults = OF.rate(names.OPERATION_DURATION, _PROVIDER_FAULT, by=by, suffix="_count")
-    budget = ("budget",)
+    budget = ("budget", "scope")
     return (
         rows(
             "Providers",
@@ -228,7 +229,7 @@ def _who() -> tuple[Panel, ...]:
             "Budgets",
             "Each budget in its present window: the fullest first. Runs out is a forecast from the last 6 hours, and "
             "empty where the budget lasts until it resets. Before it comes: raise the limit or tell the team.",
-            {"budget": "Budget"},
+            {"budget": "Budget", "scope": "For"},
             [
                 Column(
                     title="Used",
@@ -244,7 +245,7 @@ def _who() -> tuple[Panel, ...]:
                 Column(title="Runs out", expr=f"1000 * ({spending.runs_out(OF, '6h', budget)})", unit=Unit.MOMENT),
                 Column(
                     title="Resets",
-                    expr=f"1000 * {OF.gauge(names.BUDGET_RESETS, by=budget, fold='max')}",
+                    expr=f"1000 * {OF.gauge(names.BUDGET_RESETS, by=budget)}",
                     unit=Unit.MOMENT,
                 ),
             ],
@@ -255,7 +256,7 @@ def _who() -> tuple[Panel, ...]:
 
 
 def _gateway() -> tuple[Panel, ...]:
-    overhead = OF.rate(names.OVERHEAD, suffix="_sum")
+    overhead = OF.rate(names.OVERHEAD, TOTAL, suffix="_sum")
     return (
         time_series(
             "In flight",
@@ -269,7 +270,7 @@ def _gateway() -> tuple[Panel, ...]:
             "Gateway overhead",
             "What the gateway itself adds to a request, without waiting for providers. The dashed line is the "
             "alert's threshold for p99. Above it: open Gateway, look at CPU and loop lag.",
-            [Query(expr=OF.quantile(q, names.OVERHEAD), legend=f"p{q * 100:g}") for q in (0.5, 0.99)],
+            [Query(expr=OF.quantile(q, names.OVERHEAD, TOTAL), legend=f"p{q * 100:g}") for q in (0.5, 0.99)],
             unit=Unit.SECONDS,
             limit=thresholds.OVERHEAD_P99_S,
         ),

@@ -4,6 +4,7 @@ from dashboards import board as boards
 from dashboards import promql, thresholds
 from dashboards.board import Board, Row
 from dashboards.panels import GREEN, ORANGE, RED, Column, Panel, Query, Unit, rows, single, steps, time_series
+from dashboards.phases import PARTS
 from gateway.telemetry import names
 
 VARIABLES = (boards.JOB, boards.INSTANCE)
@@ -25,6 +26,12 @@ def _now() -> tuple[Panel, ...]:
             "Since the youngest process started. Small without a deploy: it crashed, see its log.",
             Query(expr=f"time() - {OF.gauge(promql.PROCESS_START, fold='max')}"),
             unit=Unit.SECONDS,
+        ),
+        single(
+            "Workers",
+            "Serving processes that run now. Fewer than configured: they crash faster than they are started.",
+            Query(expr=OF.gauge(names.WORKERS)),
+            unit=Unit.COUNT,
         ),
         single(
             "In flight",
@@ -50,18 +57,10 @@ def _now() -> tuple[Panel, ...]:
             thresholds=steps((None, GREEN), (1, ORANGE)),
         ),
         single(
-            "Ledger errors",
-            "Commits that failed and were tried again, in the range. Above 0: the disk is full or slow.",
-            Query(expr=OF.increase(names.LEDGER_ERRORS), instant=True),
-            unit=Unit.COUNT,
-            decimals=0,
-            thresholds=steps((None, GREEN), (1, RED)),
-        ),
-        single(
             "Last reload",
             "Whether the last change of the configuration took effect. Refused: the old one still serves, and the log "
             "names the field that is wrong.",
-            Query(expr=OF.gauge(names.CONFIG_RELOAD_SUCCESSFUL, fold="min")),
+            Query(expr=OF.gauge(names.CONFIG_RELOAD_SUCCESSFUL)),
             unit="bool_yes_no",
             thresholds=steps((None, RED), (1, GREEN)),
         ),
@@ -117,10 +116,17 @@ def _resources() -> tuple[Panel, ...]:
             stacked=True,
         ),
         time_series(
+            "Worker exits",
+            "Serving processes that ended without being asked to. Any: the log has the cause, often memory.",
+            [Query(expr=OF.rate(names.WORKER_EXITS, by=_EACH), legend="{{instance}}")],
+            unit=Unit.EVENTS_PER_SECOND,
+        ),
+        time_series(
             "Overhead by phase p99",
             "The gateway's own work, phase by phase. The dashed line is the alert's threshold for the whole.",
-            [Query(expr=OF.quantile(0.99, names.OVERHEAD, by=("phase",)), legend="{{phase}}")],
+            [Query(expr=OF.quantile(0.99, names.OVERHEAD, PARTS, by=("phase",)), legend="{{phase}}")],
             unit=Unit.SECONDS,
+            width=24,
             limit=thresholds.OVERHEAD_P99_S,
         ),
     )
@@ -141,6 +147,7 @@ def _telemetry() -> tuple[Panel, ...]:
             "limits and spend do not depend on them.",
             [
                 Query(expr=OF.rate(names.SPANS_DROPPED, by=("reason",)), legend="spans: {{reason}}"),
+                Query(expr=OF.rate(names.EXPORT_ERRORS, by=("signal",)), legend="export: {{signal}}"),
                 Query(expr=OF.rate(names.LOG_LINES_DROPPED, by=("reason",)), legend="log: {{reason}}"),
                 Query(expr=OF.rate(names.SINK_ERRORS, by=("sink",)), legend="sink: {{sink}}"),
             ],

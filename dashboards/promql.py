@@ -157,20 +157,18 @@ class Source(Struct, frozen=True):
         below = self.rate(family, *where, is_("le", f"{bound}"), by=by, suffix="_bucket", window=window)
         return f"1 - {below} / ({self.rate(family, *where, by=by, suffix='_count', window=window)} > 0)"
 
-    def gauge(
-        self, family: Family, *where: Match, by: tuple[str, ...] = (), fold: str = "sum", offset: str = ""
-    ) -> str:
-        """A gauge now (or `offset` ago), folded (`sum`, `max`, `min`, `count`) by labels.
+    def gauge(self, family: Family, *where: Match, by: tuple[str, ...] = (), fold: str = "", offset: str = "") -> str:
+        """A gauge now (or `offset` ago), folded by labels: as the catalogue says, unless `fold` says otherwise.
 
         Raises:
             CatalogueError: for a counter or histogram, or for a label that the family does not have.
         """
         _check_gauge(family, by)
         then = f" offset {offset}" if offset else ""
-        return f"{fold}{_by(by)} ({self.select(family, *where)}{then})"
+        return f"{fold or _fold(family)}{_by(by)} ({self.select(family, *where)}{then})"
 
     def gauge_over(
-        self, function: str, family: Family, *where: Match, window: str, by: tuple[str, ...] = (), fold: str = "sum"
+        self, function: str, family: Family, *where: Match, window: str, by: tuple[str, ...] = (), fold: str = ""
     ) -> str:
         """A gauge's history in a window by a range function such as `delta` or `changes`, folded by labels.
 
@@ -178,7 +176,7 @@ class Source(Struct, frozen=True):
             CatalogueError: for a counter or histogram, or for a label that the family does not have.
         """
         _check_gauge(family, by)
-        return f"{fold}{_by(by)} ({self._over(function, family, where, '', window)})"
+        return f"{fold or _fold(family)}{_by(by)} ({self._over(function, family, where, '', window)})"
 
     def _over(
         self, function: str, family: Family, where: tuple[Match, ...], suffix: str, window: str, offset: str = ""
@@ -227,6 +225,10 @@ def _labels(family: Family, suffix: str) -> tuple[str, ...]:
 def _check_label(family: Family, labels: tuple[str, ...], label: str) -> None:
     if label not in labels:
         raise CatalogueError(f"{family.name} has no label {label!r}; it has {', '.join(labels)}")
+
+
+def _fold(family: Family) -> str:
+    return family.across.value if isinstance(family, Metric) else "sum"
 
 
 def _check_gauge(family: Family, by: tuple[str, ...]) -> None:

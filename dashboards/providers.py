@@ -72,7 +72,7 @@ def _table() -> tuple[Panel, ...]:
                 ),
                 Column(
                     title="Requests left",
-                    expr=OF.gauge(names.RATELIMIT_REMAINING, is_("kind", "requests"), by=by, fold="min"),
+                    expr=OF.gauge(names.RATELIMIT_REMAINING, is_("kind", "requests"), by=by),
                     unit=Unit.COUNT,
                 ),
             ],
@@ -85,7 +85,7 @@ def _table() -> tuple[Panel, ...]:
             "The breaker of each target. Open: the gateway does not send to it and uses the next target; half open: "
             "one attempt tries whether it is back. Open for long: the provider's status page, then its credential.",
             Query(
-                expr=OF.gauge(names.CIRCUIT_STATE, by=("provider", "model"), fold="max"),
+                expr=OF.gauge(names.CIRCUIT_STATE, by=("provider", "model")),
                 legend="{{provider}} · {{model}}",
             ),
             (State(0, "closed", GREEN), State(1, "half open", YELLOW), State(2, "open", RED)),
@@ -219,7 +219,7 @@ def _limits() -> tuple[Panel, ...]:
             "more targets, or ask the provider for more.",
             [
                 Query(
-                    expr=OF.gauge(names.RATELIMIT_REMAINING, is_("kind", kind), by=("provider", "model"), fold="min"),
+                    expr=OF.gauge(names.RATELIMIT_REMAINING, is_("kind", kind), by=("provider", "model")),
                     legend="{{provider}} · {{model}}",
                 )
             ],

@@ -55,7 +55,7 @@ TARGETS = (
     Target("embeddings", "llm/v1/embeddings", "openai", "openai", "text-embedding-3-small", 0.11, 0.0, 0.02, 0.0, 4),
 )
 TEAMS = {"search": 5, "support": 4, "growth": 2, "research": 1}
-BUDGETS = {"search-month": ("team/search", "month", 1_900.0), "support-day": ("team/support", "day", 60.0), "all-month": ("global", "month", 8_000.0)}  # fmt: skip
+BUDGETS = {"search-month": ("team=search", "month", 1_900.0), "support-day": ("team=support", "day", 60.0), "all-month": ("global", "month", 8_000.0)}  # fmt: skip
 REFUSALS = ((ErrorType.RATE_LIMITED, 0.006), (ErrorType.UNAUTHENTICATED, 0.004), (ErrorType.INVALID_REQUEST, 0.008))
 
 
@@ -193,7 +193,7 @@ class Traffic:
         cost = (inputs * target.input_price + outputs * target.output_price) / 1e6
         self._add(names.COST, (*payer, "estimated" if estimated else "provider_usage"), cost)
         for budget, (scope, window, _) in BUDGETS.items():
-            if scope in {"global", f"team/{team}"}:
+            if scope in {"global", f"team={team}"}:
                 self._add(names.BUDGET_SPENT, (budget, scope, window), cost)
 
     def _finish(self, target: Target, team: str, spent_s: float, trace: str, error: ErrorType | None) -> None:
@@ -201,11 +201,13 @@ class Traffic:
         labels = (target.route, target.route_type)
         self._add(names.REQUESTS, (*labels, team, outcome, error.value if error else ""), 1)
         overhead = 0.0
-        for phase, typical in (("admit", 0.0001), ("encode", 0.0002), ("settle", 0.0003), ("other", 0.0006)):
+        for phase, typical in (("admit", 0.0001), ("encode", 0.0002), ("settle", 0.0003)):
             took = typical * self._rng.lognormvariate(0, 0.7)
             overhead += took
             self._observe(names.OVERHEAD, (target.route, phase), took)
         self._observe(names.CALLER_WAIT, (target.route,), 0.0004 * self._rng.lognormvariate(0, 1.2))
+        overhead += 0.0005 * self._rng.lognormvariate(0, 0.7)
+        self._observe(names.OVERHEAD, (target.route, "total"), overhead)
         self._observe(names.REQUEST_DURATION, (*labels, outcome), spent_s + overhead, trace)
 
     def _gauges(self, now: float, seconds: float, day: float) -> None:

@@ -132,7 +132,7 @@ def _budgets() -> tuple[Panel, ...]:
                 Column(title="Forecast", expr=spending.forecast_share(OF, "6h", _BUDGET), unit=Unit.SHARE, decimals=0,
                        thresholds=steps((None, GREEN), (thresholds.BUDGET_PACE, RED))),
                 Column(title="Runs out", expr=f"1000 * ({spending.runs_out(OF, '6h', _BUDGET)})", unit=Unit.MOMENT),
-                Column(title="Resets", expr=f"1000 * {OF.gauge(names.BUDGET_RESETS, by=_BUDGET, fold='max')}",
+                Column(title="Resets", expr=f"1000 * {OF.gauge(names.BUDGET_RESETS, by=_BUDGET)}",
                        unit=Unit.MOMENT),
             ],
             width=15,
@@ -237,7 +237,7 @@ def _sure() -> tuple[Panel, ...]:
             "Age of the prices",
             "Old prices are kept when new ones cannot be read. Above "
             f"{thresholds.PRICE_TABLE_OLD_S / 86_400:g} days: install a newer gateway, or write prices into the configuration.",
-            Query(expr=OF.gauge(names.PRICE_TABLE_AGE, fold="max")),
+            Query(expr=OF.gauge(names.PRICE_TABLE_AGE)),
             unit=Unit.SECONDS,
             width=4,
             height=6,

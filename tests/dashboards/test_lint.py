@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gateway.telemetry.names import CATALOGUE
 from tests.dashboards.documents import DOCUMENTS, expressions, filled, panels, targets, variables
 from tests.promql import SERIES, foreign_labels, uses
 
@@ -142,8 +143,7 @@ def test_every_variable_narrows_something(board: Json) -> None:
 @each_board
 def test_histogram_graphs_link_to_traces(board: Json) -> None:
     """Graphs of latency ask for exemplars, which are what links them to traces."""
-    with_traces = {"gateway_request_duration_seconds", "gen_ai_client_operation_time_to_first_chunk_seconds",
-                   "gen_ai_client_operation_duration_seconds"}  # fmt: skip
+    with_traces = {metric.name for metric in CATALOGUE if metric.exemplars}
     for panel, target in targets(board):
         if panel["type"] not in {"timeseries", "heatmap"} or "histogram_quantile" not in target["expr"]:
             continue
