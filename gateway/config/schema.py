@@ -17,11 +17,20 @@ class HttpSpans(StrEnum):
     OFF = "off"
 
 
+class Semconv(StrEnum):
+    """Which generation of the GenAI semantic conventions names spans and metrics."""
+
+    V1_41 = "v1.41"
+    LATEST = "latest"
+    BOTH = "both"
+
+
 class TelemetryFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`telemetry:`, what the gateway tells beyond the standard OTEL_* environment variables."""
 
     service_name: str = "gaugeway"
     http_spans: HttpSpans = HttpSpans.LIGHT
+    semconv: Semconv = Semconv.V1_41
     trust_inbound_trace: bool = False
     """Continue the trace of callers who send a traceparent; otherwise theirs is linked."""
     log_requests: bool = True

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
@@ -16,7 +17,7 @@ from opentelemetry.trace import SpanKind
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from gateway import __version__
-from gateway.config.schema import HttpSpans, TelemetryFile
+from gateway.config.schema import HttpSpans, Semconv, TelemetryFile
 from gateway.telemetry import names
 from gateway.telemetry.cells import Block
 from gateway.telemetry.listener import Exposition
@@ -25,7 +26,7 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observe import Observer, Sink
 from gateway.telemetry.otlp import DirectOTLPSpanExporter
 from gateway.telemetry.registry import CatalogueCollector, process_registry
-from gateway.telemetry.spans import SpanSink
+from gateway.telemetry.spans import RecordExporter, SdkExporter, SpanMaker, SpanSink
 from gateway.types.clock import Clock, Rng
 
 CLOSE_TIMEOUT_S = 3.0
@@ -86,18 +87,17 @@ class Telemetry:
         self.instrumented = file.http_spans is HttpSpans.INSTRUMENTED and export is not TraceExport.NONE
         sinks: list[Sink] = [self.metrics]
         self._spans: SpanSink | None = None
-        exporter = _exporter(export)
+        exporter = _exporter(export, SpanMaker(self._provider.resource, file.semconv), file.semconv)
         if exporter is not None:
             self._spans = SpanSink(
                 exporter,
-                self._provider.resource,
                 on_export=lambda count: self.metrics.counter(names.SPANS_EXPORTED).inc(count),
                 on_drop=lambda reason, count: self.metrics.counter(names.SPANS_DROPPED, reason).inc(count),
             )
             sinks.append(self._spans)
             self.metrics.watch(self.metrics.gauge(names.QUEUE_SIZE, "spans"), self._spans.queue.__len__)
             if self.instrumented:
-                self._provider.add_span_processor(BatchSpanProcessor(exporter))
+                self._provider.add_span_processor(BatchSpanProcessor(_sdk_exporter(export)))
         self._log: RequestLog | None = None
         if file.log_requests:
             self._log = RequestLog(
@@ -173,14 +173,18 @@ def _service_name(file: TelemetryFile) -> Resource:
     return Resource({})
 
 
-def _exporter(export: TraceExport) -> SpanExporter | None:
+def _exporter(export: TraceExport, maker: SpanMaker, semconv: Semconv) -> RecordExporter | None:
     match export:
         case TraceExport.OTLP:
-            return DirectOTLPSpanExporter()
+            return DirectOTLPSpanExporter(maker, semconv)
         case TraceExport.CONSOLE:
-            return ConsoleSpanExporter(out=sys.stderr)
+            return SdkExporter(_sdk_exporter(export), maker)
         case TraceExport.NONE:
             return None
+
+
+def _sdk_exporter(export: TraceExport) -> SpanExporter:
+    return OTLPSpanExporter() if export is TraceExport.OTLP else ConsoleSpanExporter(out=sys.stderr)
 
 
 def _is_always_on(sampler: Sampler) -> bool:

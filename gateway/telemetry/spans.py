@@ -1,10 +1,12 @@
-"""The span sink: spans are made from finished records, off the event loop, as the SDK's own ReadableSpans.
+"""The span sink: spans are made from finished records, off the event loop.
 
 A request is a SERVER span; each attempt a CLIENT span below it, named by the GenAI conventions; each HTTP exchange a
 CLIENT span below its attempt. Ids and the sampling decision were made at the start; attributes are set once, here.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
+from typing import Protocol
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
@@ -14,166 +16,153 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 from opentelemetry.util.types import AttributeValue
 
 from gateway import __version__
+from gateway.config.schema import Semconv
+from gateway.telemetry import attributes
+from gateway.telemetry.attributes import NO_USAGE, Attribute, Told, of_generation
 from gateway.telemetry.queue import BackgroundQueue
 from gateway.types.errors import Outcome
-from gateway.types.records import AttemptRecord, HttpExchange, RequestRecord
+from gateway.types.records import HttpExchange, RequestRecord
 
 SCOPE = InstrumentationScope("gaugeway", __version__)
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _OK = Status(StatusCode.UNSET)
 
 
-def spans_of(record: RequestRecord, resource: Resource) -> Iterator[ReadableSpan]:
-    """All spans of one request, the SERVER span first."""
-    trace = record.trace
-    server = _context(trace.trace_id, trace.span_id)
-    parent = _context(trace.trace_id, trace.parent_span_id, remote=True) if trace.parent_span_id else None
-    links = (
-        (Link(_context(trace.link_trace_id, trace.link_span_id, remote=True)),)
-        if trace.link_trace_id and trace.link_span_id
-        else ()
-    )
-    # The caller's own mistakes are no errors of a server, by the HTTP conventions.
-    failed = record.outcome in (Outcome.PROVIDER, Outcome.GATEWAY)
-    yield ReadableSpan(
-        name=f"{record.method} {record.path_template}",
-        context=server,
-        parent=parent,
-        resource=resource,
-        attributes=_server_attributes(record),
-        links=links,
-        kind=SpanKind.SERVER,
-        status=Status(StatusCode.ERROR) if failed else _OK,
-        start_time=record.start_ns,
-        end_time=record.end_ns,
-        instrumentation_scope=SCOPE,
-    )
-    for attempt in record.attempts:
-        context = _context(trace.trace_id, attempt.span_id)
-        yield ReadableSpan(
-            name=f"{attempt.operation.gen_ai_name} {attempt.request_model}",
+class SpanMaker:
+    """Makes the SDK's ReadableSpans of records, by one choice of conventions."""
+
+    def __init__(self, resource: Resource, semconv: Semconv = Semconv.V1_41) -> None:
+        self.resource = resource
+        self._server = _Table(of_generation(attributes.SERVER, semconv))
+        self._attempt = _Table(of_generation(attributes.ATTEMPT, semconv))
+        self._http = _Table(of_generation(attributes.HTTP, semconv))
+
+    def spans_of(self, record: RequestRecord) -> Iterator[ReadableSpan]:
+        """All spans of one request, the SERVER span first."""
+        trace = record.trace
+        server = _context(trace.trace_id, trace.span_id)
+        yield self._span(
+            f"{record.method} {record.path_template}",
+            server,
+            _context(trace.trace_id, trace.parent_span_id, remote=True) if trace.parent_span_id else None,
+            self._server.values(Told(record, None, None, NO_USAGE)),
+            (record.start_ns, record.end_ns),
+            kind=SpanKind.SERVER,
+            failed=server_failed(record),
+            links=(
+                (Link(_context(trace.link_trace_id, trace.link_span_id, remote=True)),)
+                if trace.link_trace_id and trace.link_span_id
+                else ()
+            ),
+        )
+        for attempt in record.attempts:
+            context = _context(trace.trace_id, attempt.span_id)
+            told = Told(record, attempt, attempt.http, attempt.usage or NO_USAGE)
+            yield self._span(
+                f"{attempt.operation.gen_ai_name} {attempt.request_model}",
+                context,
+                server,
+                self._attempt.values(told),
+                (attempt.start_ns, attempt.end_ns),
+                failed=attempt.error_type is not None,
+            )
+            http = attempt.http
+            if http is not None:
+                yield self._span(
+                    http.method,
+                    _context(trace.trace_id, http.span_id),
+                    context,
+                    self._http.values(told),
+                    (http.start_ns, http.end_ns),
+                    failed=http_failed(http),
+                )
+
+    def _span(
+        self,
+        name: str,
+        context: SpanContext,
+        parent: SpanContext | None,
+        values: dict[str, AttributeValue],
+        times_ns: tuple[int, int],
+        *,
+        failed: bool,
+        kind: SpanKind = SpanKind.CLIENT,
+        links: Sequence[Link] = (),
+    ) -> ReadableSpan:
+        return ReadableSpan(
+            name=name,
             context=context,
-            parent=server,
-            resource=resource,
-            attributes=_attempt_attributes(record, attempt),
-            kind=SpanKind.CLIENT,
-            status=_OK if attempt.error_type is None else Status(StatusCode.ERROR),
-            start_time=attempt.start_ns,
-            end_time=attempt.end_ns,
+            parent=parent,
+            resource=self.resource,
+            attributes=values,
+            links=links,
+            kind=kind,
+            status=Status(StatusCode.ERROR) if failed else _OK,
+            start_time=times_ns[0],
+            end_time=times_ns[1],
             instrumentation_scope=SCOPE,
         )
-        if attempt.http is not None:
-            yield _http_span(attempt.http, context, resource)
+
+
+class _Table:
+    def __init__(self, table: tuple[Attribute, ...]) -> None:
+        self._table = table
+        self._read = attrgetter(*(attribute.source for attribute in table))
+
+    def values(self, told: Told) -> dict[str, AttributeValue]:
+        return {
+            attribute.name: value
+            for attribute, raw in zip(self._table, self._read(told), strict=True)
+            if (value := attribute.value(raw)) is not None
+        }
+
+
+def server_failed(record: RequestRecord) -> bool:
+    """Whether the SERVER span is an error: the caller's own mistakes are none of a server's, by the HTTP conventions."""
+    return record.outcome in (Outcome.PROVIDER, Outcome.GATEWAY)
+
+
+def http_failed(http: HttpExchange) -> bool:
+    """Whether an exchange failed, by the HTTP conventions for clients."""
+    return http.error is not None or (http.status_code is not None and http.status_code >= 400)
 
 
 def _context(trace_id: int, span_id: int, *, remote: bool = False) -> SpanContext:
     return SpanContext(trace_id, span_id, remote, _SAMPLED)
 
 
-def _server_attributes(record: RequestRecord) -> dict[str, AttributeValue]:
-    attributes: dict[str, AttributeValue | None] = {
-        "http.request.method": record.method,
-        "http.route": record.path_template,
-        "url.scheme": record.scheme,
-        "url.path": record.path_template,
-        "server.address": record.server_address,
-        "server.port": record.server_port,
-        "client.address": record.client_address or None,
-        "user_agent.original": record.user_agent or None,
-        "http.response.status_code": record.status_code or None,
-        "gateway.request.id": record.request_id,
-        "gateway.route": record.route,
-        "gateway.route_type": record.route_type or None,
-        "gateway.team": record.caller.team,
-        "gateway.key.id": record.caller.key_id,
-        "gateway.outcome": record.outcome.value,
-        "gateway.attempts": len(record.attempts),
-        "gateway.overhead_s": record.overhead_s,
-        "gateway.stream": record.stream,
-        "error.type": record.error_type.value if record.error_type is not None else None,
-    }
-    cost_nano_usd = record.cost_nano_usd
-    if cost_nano_usd is not None:
-        attributes["gateway.cost.usd"] = cost_nano_usd / 1e9
-        attributes["gateway.cost.nano_usd"] = cost_nano_usd
-    return _known(attributes)
-
-
-def _attempt_attributes(record: RequestRecord, attempt: AttemptRecord) -> dict[str, AttributeValue]:
-    parameters = attempt.parameters
-    attributes: dict[str, AttributeValue | None] = {
-        "gen_ai.operation.name": attempt.operation.gen_ai_name,
-        "gen_ai.provider.name": attempt.gen_ai_provider,
-        "gen_ai.request.model": attempt.request_model,
-        "server.address": attempt.server_address,
-        "server.port": attempt.server_port,
-        "gateway.route": record.route,
-        "gateway.attempt.number": attempt.number,
-        "gateway.attempt.kind": attempt.kind.value,
-        "gateway.provider": attempt.provider,
-        "gen_ai.request.stream": True if attempt.stream else None,
-        "gen_ai.request.max_tokens": parameters.max_tokens,
-        "gen_ai.request.temperature": parameters.temperature,
-        "gen_ai.request.top_p": parameters.top_p,
-        "gen_ai.request.frequency_penalty": parameters.frequency_penalty,
-        "gen_ai.request.presence_penalty": parameters.presence_penalty,
-        "gen_ai.request.seed": parameters.seed,
-        "gen_ai.request.stop_sequences": parameters.stop,
-        "gen_ai.request.choice.count": parameters.choice_count,
-        "gen_ai.response.id": attempt.response_id,
-        "gen_ai.response.model": attempt.response_model,
-        "gen_ai.response.finish_reasons": attempt.finish_reasons or None,
-        "gen_ai.response.time_to_first_chunk": attempt.first_chunk_s,
-        "error.type": attempt.error_type.value if attempt.error_type is not None else None,
-    }
-    usage = attempt.usage
-    if usage is not None:
-        attributes["gen_ai.usage.input_tokens"] = usage.input_tokens
-        attributes["gen_ai.usage.output_tokens"] = usage.output_tokens
-        attributes["gen_ai.usage.cache_read.input_tokens"] = usage.cache_read_tokens
-        attributes["gen_ai.usage.cache_creation.input_tokens"] = usage.cache_write_tokens
-        attributes["gen_ai.usage.reasoning.output_tokens"] = usage.reasoning_tokens
-    cost = attempt.cost
-    if cost is not None:
-        attributes["gateway.cost.basis"] = cost.basis.value
-        if cost.nano_usd is not None:
-            attributes["gateway.cost.usd"] = cost.nano_usd / 1e9
-            attributes["gateway.cost.nano_usd"] = cost.nano_usd
-    return _known(attributes)
-
-
-def _http_span(http: HttpExchange, parent: SpanContext, resource: Resource) -> ReadableSpan:
-    failed = http.error is not None or (http.status_code is not None and http.status_code >= 400)
-    attributes: dict[str, AttributeValue | None] = {
-        "http.request.method": http.method,
-        "url.full": http.url,
-        "server.address": http.server_address,
-        "server.port": http.server_port,
-        "http.response.status_code": http.status_code,
-        "network.protocol.version": "1.1" if http.status_code is not None else None,
-        "error.type": http.error or (str(http.status_code) if failed else None),
-    }
-    return ReadableSpan(
-        name=http.method,
-        context=_context(parent.trace_id, http.span_id),
-        parent=parent,
-        resource=resource,
-        attributes=_known(attributes),
-        kind=SpanKind.CLIENT,
-        status=Status(StatusCode.ERROR) if failed else _OK,
-        start_time=http.start_ns,
-        end_time=http.end_ns,
-        instrumentation_scope=SCOPE,
-    )
-
-
-def _known(attributes: dict[str, AttributeValue | None]) -> dict[str, AttributeValue]:
-    return {name: value for name, value in attributes.items() if value is not None}
-
-
 def span_count(record: RequestRecord) -> int:
     """How many spans a record makes."""
     return 1 + sum(2 if attempt.http is not None else 1 for attempt in record.attempts)
+
+
+class RecordExporter(Protocol):
+    """Sends the spans of records to wherever they go."""
+
+    def export_records(self, records: Sequence[RequestRecord]) -> bool:
+        """Send a batch; False when it was not taken."""
+        ...
+
+    def shutdown(self) -> None:
+        """Break off what is under way; nothing is sent any more."""
+        ...
+
+
+class SdkExporter:
+    """Any of the SDK's exporters, given the SDK's own spans."""
+
+    def __init__(self, exporter: SpanExporter, maker: SpanMaker) -> None:
+        self._exporter = exporter
+        self._maker = maker
+
+    def export_records(self, records: Sequence[RequestRecord]) -> bool:
+        """Send a batch; False when the exporter did not take it."""
+        spans = [span for record in records for span in self._maker.spans_of(record)]
+        return self._exporter.export(spans) is SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        """Shut the exporter down."""
+        self._exporter.shutdown()
 
 
 class SpanSink:
@@ -186,14 +175,12 @@ class SpanSink:
 
     def __init__(
         self,
-        exporter: SpanExporter,
-        resource: Resource,
+        exporter: RecordExporter,
         *,
         on_export: Callable[[int], None],
         on_drop: Callable[[str, int], None],
     ) -> None:
         self._exporter = exporter
-        self._resource = resource
         self._on_export = on_export
         self.queue: BackgroundQueue[RequestRecord] = BackgroundQueue(
             "span-export", self._export, lambda reason, records: on_drop(reason, sum(map(span_count, records)))
@@ -205,10 +192,9 @@ class SpanSink:
             self.queue.put(record)
 
     def _export(self, records: Sequence[RequestRecord]) -> bool:
-        spans = [span for record in records for span in spans_of(record, self._resource)]
-        if self._exporter.export(spans) is not SpanExportResult.SUCCESS:
+        if not self._exporter.export_records(records):
             return False
-        self._on_export(len(spans))
+        self._on_export(sum(map(span_count, records)))
         return True
 
     def close(self, timeout_s: float) -> None:

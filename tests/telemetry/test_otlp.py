@@ -10,113 +10,132 @@ from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExportResult
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
-from opentelemetry.util.types import AttributeValue
 
-from gateway.telemetry.otlp import DirectOTLPSpanExporter, SpanEncoder
+from gateway.config.schema import Semconv
+from gateway.telemetry.otlp import DirectOTLPSpanExporter, RecordEncoder
+from gateway.telemetry.spans import SpanMaker
+from gateway.types.errors import ErrorType
+from gateway.types.records import AttemptKind, Basis, Caller, Cost, Phases, RequestParameters, RequestRecord
+from gateway.types.route import Operation
+from gateway.types.usage import Usage
+from tests.telemetry import facts
+from tests.telemetry.conftest import Received
 
 RESOURCE = Resource({"service.name": "gateway", "host.cpus": 2}, "https://opentelemetry.io/schemas/1.38.0")
-SCOPE = InstrumentationScope("gaugeway", "1.0")
+MAKERS = {semconv: SpanMaker(RESOURCE, semconv) for semconv in Semconv}
 
 
-def context(span_id: int = 7, *, remote: bool = False, state: TraceState | None = None) -> SpanContext:
-    """A context in one fixed trace."""
-    return SpanContext((1 << 127) + 5, span_id, remote, TraceFlags(1), state)
-
-
-def span(attributes: dict[str, AttributeValue] | None = None, **changes: object) -> ReadableSpan:
-    """A finished span."""
-    facts: dict[str, object] = {
-        "name": "chat m",
-        "context": context(),
-        "resource": RESOURCE,
-        "attributes": attributes or {},
-        "start_time": 1_700_000_000_000_000_000,
-        "end_time": 1_700_000_001_000_000_000,
-        "instrumentation_scope": SCOPE,
-    }
-    return ReadableSpan(**{**facts, **changes})  # type: ignore[arg-type]
-
-
-def assert_same(*spans: ReadableSpan, encoder: SpanEncoder | None = None) -> None:
+def assert_same(*records: RequestRecord, encoder: RecordEncoder | None = None, semconv: Semconv | None = None) -> None:
     """The bytes decode to the SDK's own message."""
-    encoded = (encoder or SpanEncoder()).encode(spans)
+    semconv = semconv or Semconv.V1_41
+    encoded = (encoder or RecordEncoder(MAKERS[semconv], semconv)).encode(records)
+    spans = [span for record in records for span in MAKERS[semconv].spans_of(record)]
     assert ExportTraceServiceRequest.FromString(encoded) == encode_spans(spans)
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
-INT64 = st.integers(-(2**63), 2**63 - 1)
-NUMBER = st.floats(allow_nan=False)
-VALUES = st.one_of(TEXT, st.booleans(), INT64, NUMBER, st.lists(TEXT), st.lists(INT64), st.lists(NUMBER))
-
-
-@given(attributes=st.dictionaries(TEXT, VALUES, max_size=8), name=TEXT, kind=st.sampled_from(SpanKind))
-def test_any_attributes_are_encoded_as_the_sdk_does(
-    attributes: dict[str, AttributeValue], name: str, kind: SpanKind
-) -> None:
-    """Whatever the attributes, name and kind, the collector reads the same span."""
-    assert_same(span(attributes, name=name, kind=kind))
-
-
-def test_equal_values_of_different_types_stay_different() -> None:
-    """True, 1 and 1.0 under one key do not take each other's place in the cache, in any order."""
-    encoder = SpanEncoder()
-    values: tuple[AttributeValue, ...] = (True, 1, 1.0, (True,), (1,), (1.0,), False, 0, 0.0, "1")
-    for value in (*values, *reversed(values)):
-        assert_same(span({"k": value}), encoder=encoder)
-
-
-def test_cache_stays_right_when_it_overflows() -> None:
-    """Ten thousand different ids leave the encoding what it was."""
-    encoder = SpanEncoder()
-    encoder.encode([span({"id": f"req_{number}", "route": "chat"}) for number in range(10_000)])
-    assert_same(span({"id": "req_1", "route": "chat"}), encoder=encoder)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"parent": context(9)},
-        {"parent": context(9, remote=True), "links": (Link(context(3, remote=True)), Link(context(4)))},
-        {"status": Status(StatusCode.ERROR)},
-        {"status": Status(StatusCode.OK)},
-        {"status": Status(StatusCode.ERROR, "why")},
-        {"events": (Event("e", {"a": 1}, 5),)},
-        {"links": (Link(context(3), {"a": "b"}),)},
-        {"context": context(state=TraceState([("v", "1")]))},
-    ],
-    ids=["parent", "remote", "error", "ok", "description", "event", "link-attributes", "state"],
+COUNT = st.none() | st.integers(0, 2**40)
+NUMBER = st.none() | st.floats(allow_nan=False)
+ID = st.integers(1, 2**64 - 1)
+USAGES = st.none() | st.builds(
+    Usage,
+    input_tokens=COUNT,
+    output_tokens=COUNT,
+    cache_read_tokens=COUNT,
+    cache_write_tokens=COUNT,
+    reasoning_tokens=COUNT,
+    input_audio_tokens=COUNT,
 )
-def test_every_part_of_a_span(changes: dict[str, object]) -> None:
-    """Parents, links, statuses, events and trace state arrive, whoever encodes them."""
-    assert_same(span({"a": "b"}, **changes), span({"a": "c"}))
+PARAMETERS = st.builds(
+    RequestParameters,
+    max_tokens=COUNT,
+    temperature=NUMBER,
+    seed=st.none() | st.integers(-(2**63), 2**63 - 1),
+    stop=st.none() | st.lists(TEXT, max_size=4).map(tuple),
+)
+ATTEMPTS = st.builds(
+    facts.streamed,
+    number=st.integers(1, 9),
+    kind=st.sampled_from(AttemptKind),
+    operation=st.sampled_from(Operation),
+    provider=TEXT,
+    request_model=TEXT,
+    response_model=st.none() | TEXT,
+    response_id=st.none() | TEXT,
+    span_id=ID,
+    stream=st.booleans(),
+    first_chunk_s=NUMBER,
+    error_type=st.none() | st.sampled_from(ErrorType),
+    finish_reasons=st.lists(TEXT, max_size=3).map(tuple),
+    usage=USAGES,
+    cost=st.none() | st.builds(Cost, nano_usd=COUNT, basis=st.sampled_from(Basis)),
+    parameters=PARAMETERS,
+    http=st.none()
+    | st.builds(
+        facts.http, url=TEXT, span_id=ID, status_code=st.none() | st.integers(100, 599), error=st.none() | TEXT
+    ),
+)
+RECORDS = st.builds(
+    lambda attempts, **changes: facts.request(*attempts, **changes),
+    attempts=st.lists(ATTEMPTS, max_size=3),
+    caller=st.builds(Caller, team=TEXT, key_id=st.none() | TEXT),
+    method=st.sampled_from(["POST", "GET", "_OTHER"]),
+    server_port=st.integers(0, 65535),
+    status_code=st.integers(0, 599),
+    error_type=st.none() | st.sampled_from(ErrorType),
+    duration_s=st.floats(0, 1e6),
+    phases=st.builds(Phases, upstream_s=st.floats(0, 1e6), caller_s=st.floats(0, 1e6)),
+    user_agent=TEXT,
+    trace=st.builds(
+        facts.trace,
+        trace_id=st.integers(1, 2**128 - 1),
+        span_id=ID,
+        parent_span_id=st.none() | ID,
+        link_trace_id=st.none() | st.integers(1, 2**128 - 1),
+        link_span_id=st.none() | ID,
+    ),
+)
 
 
-def test_spans_of_several_resources_and_scopes() -> None:
-    """Spans of other resources and scopes keep their own."""
-    other = Resource({"service.name": "other"})
-    scope = InstrumentationScope("second", "2", "https://schema.invalid")
-    encoder = SpanEncoder()
-    assert_same(span(), encoder=encoder)
-    assert_same(span(resource=other), encoder=encoder)
-    assert_same(span(), span(resource=other), span(instrumentation_scope=scope), span({"k": 1}))
+@given(records=st.lists(RECORDS, min_size=1, max_size=3), semconv=st.sampled_from(Semconv))
+def test_any_record_is_encoded_as_the_sdk_does(records: list[RequestRecord], semconv: Semconv) -> None:
+    """Whatever a record holds, the collector reads the spans that the SDK would have sent, in either convention."""
+    assert_same(*records, semconv=semconv)
+
+
+def test_one_encoder_serves_many_kinds_of_request() -> None:
+    """What is kept from one record never stands in another's spans."""
+    encoder = RecordEncoder(MAKERS[Semconv.V1_41], Semconv.V1_41)
+    streams = [facts.request(facts.streamed(number=n), stream=n % 2 == 0, route=f"r{n % 3}") for n in range(1, 9)]
+    failures = [facts.request(error_type=error, status_code=500 + n) for n, error in enumerate(ErrorType)]
+    for record in (*streams, *failures, *reversed(streams)):
+        assert_same(record, encoder=encoder)
+
+
+def test_what_is_kept_is_bounded() -> None:
+    """Ten thousand routes and models leave the encoding what it was."""
+    encoder = RecordEncoder(MAKERS[Semconv.V1_41], Semconv.V1_41)
+    for number in range(10_000):
+        encoder.encode([facts.request(facts.attempt(request_model=f"m{number}"), route=f"r{number}")])
+    assert_same(facts.request(), encoder=encoder)
+    assert max(len(table._kept) for table in (encoder._server, encoder._attempt, encoder._http)) <= 1024
 
 
 def test_export_reaches_a_collector_by_the_standard_variables(
-    monkeypatch: pytest.MonkeyPatch, collector: tuple[str, list[tuple[dict[str, str], bytes]]]
+    monkeypatch: pytest.MonkeyPatch, collector: tuple[str, Received]
 ) -> None:
     """Endpoint, headers and compression come from OTEL_*, and a collector decodes what was sent."""
     url, received = collector
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=a")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
-    exporter = DirectOTLPSpanExporter()
-    assert exporter.export([span({"k": "v"})]) is SpanExportResult.SUCCESS
+    maker = MAKERS[Semconv.V1_41]
+    exporter = DirectOTLPSpanExporter(maker, Semconv.V1_41)
+    record = facts.request()
+    assert exporter.export_records([record])
     exporter.shutdown()  # type: ignore[no-untyped-call]
-    assert exporter.export([span()]) is SpanExportResult.FAILURE
+    assert not exporter.export_records([record])
     [(headers, body)] = received
     assert headers["x-tenant"] == "a"
-    assert ExportTraceServiceRequest.FromString(gzip.decompress(body)) == encode_spans([span({"k": "v"})])
+    expected = encode_spans(list(maker.spans_of(record)))
+    assert ExportTraceServiceRequest.FromString(gzip.decompress(body)) == expected
