@@ -1,0 +1,126 @@
+"""What a hold is computed from is what goes upstream."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.serve.charging import capped, charge_facts, payer_of
+from gateway.spend.settle import IMAGE_TOKENS, input_bound_tokens
+from gateway.types.model_io import ModelRequest
+from gateway.types.records import Caller
+from gateway.types.route import Operation
+
+PAYER = payer_of(Caller(team="red", key_id="k"), "chat", "openai", "gpt-4o")
+
+
+def request(operation: Operation = Operation.CHAT, **body: Any) -> ModelRequest:
+    """A request with this JSON body."""
+    return ModelRequest(
+        operation=operation, fields=msgspec.json.decode(json.dumps(body).encode(), type=dict[str, msgspec.Raw])
+    )
+
+
+def sent(given: ModelRequest) -> Any:
+    """The body that goes upstream."""
+    return json.loads(msgspec.json.encode(given.fields))
+
+
+def test_input_is_bounded_by_its_bytes() -> None:
+    """Every byte of every field counts, each message adds its overhead, non-ASCII text counts in UTF-8."""
+    body = {
+        "messages": [{"role": "user", "content": "héllo"}, {"role": "user", "content": "x" * 100}],
+        "tools": [{"a": 1}],
+    }
+    facts = charge_facts(request(**body), PAYER, "r", 1)
+    assert facts.input_bytes == sum(len(json.dumps(value).encode()) for value in body.values())
+    assert facts.messages == 2
+    assert input_bound_tokens(facts) > facts.input_bytes
+
+
+def test_a_picture_counts_as_a_picture_and_not_as_its_bytes() -> None:
+    """A megabyte of base64 is one image of bounded tokens; an image by address is bounded too."""
+    parts = [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 1_000_000}},
+        {"type": "image_url", "image_url": {"url": "https://pictures.test/1.png"}},
+        {"type": "text", "text": "What is this image?"},
+    ]
+    facts = charge_facts(request(messages=[{"role": "user", "content": parts}]), PAYER, "r", 1)
+    assert facts.images == 2
+    assert facts.input_bytes < 1000
+    assert input_bound_tokens(facts) >= 2 * IMAGE_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("operation", "body", "max_tokens", "choices"),
+    [
+        (Operation.CHAT, {}, None, 1),
+        (Operation.CHAT, {"max_tokens": 5}, 5, 1),
+        (Operation.CHAT, {"max_tokens": 5, "max_completion_tokens": 9}, 9, 1),
+        (Operation.CHAT, {"max_tokens": "1e9"}, None, 1),
+        (Operation.CHAT, {"max_tokens": 1e9}, None, 1),
+        (Operation.CHAT, {"max_tokens": None}, None, 1),
+        (Operation.CHAT, {"max_tokens": -1}, -1, 1),
+        (Operation.CHAT, {"max_tokens": 10**12, "n": 128}, 10**12, 128),
+        (Operation.CHAT, {"max_tokens": 10**200}, None, 1),
+        (Operation.CHAT, {"n": -3}, None, 1),
+        (Operation.COMPLETIONS, {"max_tokens": 5, "n": 2, "best_of": 7}, 5, 7),
+        (Operation.RESPONSES, {"max_output_tokens": 5, "max_tokens": 9}, 5, 1),
+        (Operation.MESSAGES, {"max_tokens": 5}, 5, 1),
+        (Operation.GENERATE_CONTENT, {"generationConfig": {"maxOutputTokens": 5, "candidateCount": 3}}, 5, 3),
+        (Operation.GENERATE_CONTENT, {"generation_config": {"max_output_tokens": 5}}, 5, 1),
+        (Operation.GENERATE_CONTENT, {"generationConfig": "none"}, None, 1),
+        (Operation.EMBEDDINGS, {"input": "x", "max_tokens": 9}, None, 1),
+    ],
+)
+def test_limits_are_read_where_each_operation_has_them(
+    operation: Operation, body: dict[str, Any], max_tokens: int | None, choices: int
+) -> None:
+    """Each vendor's spelling is read; values that are no integers are no limits."""
+    facts = charge_facts(request(operation, **body), PAYER, "r", 1)
+    assert (facts.max_tokens, facts.choices) == (max_tokens, choices)
+
+
+@pytest.mark.parametrize(
+    ("operation", "provider", "body", "expected"),
+    [
+        (Operation.CHAT, "openai", {}, {"max_completion_tokens": 7}),
+        (Operation.CHAT, "anthropic", {}, {"max_tokens": 7}),
+        (Operation.CHAT, "openai", {"max_tokens": -1}, {"max_tokens": 7}),
+        (Operation.CHAT, "openai", {"max_tokens": 1, "max_completion_tokens": 10**12},
+         {"max_tokens": 7, "max_completion_tokens": 7}),
+        (Operation.COMPLETIONS, "openai", {"prompt": "x"}, {"prompt": "x", "max_tokens": 7}),
+        (Operation.RESPONSES, "openai", {}, {"max_output_tokens": 7}),
+        (Operation.MESSAGES, "anthropic", {"max_tokens": 10**12}, {"max_tokens": 7}),
+        (Operation.GENERATE_CONTENT, "gemini", {}, {"generationConfig": {"maxOutputTokens": 7}}),
+        (Operation.GENERATE_CONTENT, "gemini", {"generation_config": {"max_output_tokens": 9, "temperature": 1}},
+         {"generation_config": {"temperature": 1, "maxOutputTokens": 7}}),
+        (Operation.EMBEDDINGS, "openai", {"input": "x"}, {"input": "x"}),
+    ],
+)  # fmt: skip
+def test_the_cap_goes_upstream(
+    operation: Operation, provider: str, body: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    """What is held is what the provider is told, in every spelling that the request uses."""
+    assert sent(capped(request(operation, **body), 7, provider)) == expected
+
+
+@pytest.mark.parametrize("operation", list(Operation))
+def test_a_capped_request_is_held_at_its_cap(operation: Operation) -> None:
+    """Reading a capped request again gives the cap: the two functions agree for every operation."""
+    again = charge_facts(capped(request(operation), 7, "openai"), PAYER, "r", 1)
+    assert again.max_tokens == (None if operation in {Operation.EMBEDDINGS, Operation.COUNT_TOKENS} else 7)
+
+
+def test_nothing_in_a_body_changes_who_pays() -> None:
+    """Teams, keys, budgets, users and prices in a body are text like any other."""
+    body: dict[str, Any] = {
+        "team": "blue",
+        "key": "k2",
+        "user": "x",
+        "budget": 9,
+        "metadata": {"team": "blue"},
+        "price": 0,
+    }
+    assert charge_facts(request(**body), PAYER, "r", 1).payer == PAYER
