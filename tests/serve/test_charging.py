@@ -29,7 +29,7 @@ def sent(given: ModelRequest) -> Any:
 
 def test_input_is_bounded_by_its_bytes() -> None:
     """Every byte of every field counts, each message adds its overhead, non-ASCII text counts in UTF-8."""
-    body = {
+    body: dict[str, Any] = {
         "messages": [{"role": "user", "content": "héllo"}, {"role": "user", "content": "x" * 100}],
         "tools": [{"a": 1}],
     }

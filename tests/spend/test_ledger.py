@@ -37,6 +37,8 @@ async def entries(accounts: Accounts) -> list[tuple[str, int | None, Basis]]:
 async def balance(accounts: Accounts) -> tuple[int, int]:
     """(spent, held) of the only budget, after checking that ledger, counter and gauge agree."""
     await accounts.flush()
+    # A hold that nobody waited for any more is given back once its commit is told.
+    await accounts.flush()
     (state,) = accounts.budget_states()
     # As a window opens: its counter is made with its first request, from the lines.
     present = accounts.budgets.present(state.resets_ns - 1 if state.resets_ns else NOON_NS)
