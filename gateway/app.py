@@ -4,16 +4,21 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from litestar import Litestar, Request, Response, asgi
 from litestar.exceptions import HTTPException, NotFoundException
 from litestar.handlers import ASGIRouteHandler
+from litestar.plugins import PluginProtocol
+from litestar.plugins.core import MsgspecDIPlugin
 from litestar.types import Receive, Scope, Send
 
 from gateway.api import native
+from gateway.api.auth import Authenticator
 from gateway.api.invoke import Invoker
 from gateway.api.listing import listing_handlers
 from gateway.api.openai import ENDPOINTS, V1_SURFACES
@@ -25,8 +30,16 @@ from gateway.providers.registry import PROVIDERS, canonical_name
 from gateway.providers.spec import Provider
 from gateway.serve.attempt import Attempts
 from gateway.serve.circuit import Breakers, CircuitState
+from gateway.serve.money_signals import MoneySignals
 from gateway.serve.routing import RoutingTable, bind
 from gateway.serve.serving import Serving
+from gateway.server import make_server
+from gateway.spend.alerts import AlertSender
+from gateway.spend.budgets import BudgetBook
+from gateway.spend.keys import Keyring, configured_key
+from gateway.spend.ledger import Accounts
+from gateway.spend.opening import Ledgers
+from gateway.spend.prices import PriceBook, packaged_prices
 from gateway.telemetry import names
 from gateway.telemetry.setup import Telemetry
 from gateway.types.clock import Clock, Rng
@@ -46,8 +59,18 @@ def find_provider(name: str) -> Provider | None:
 class Gateway:
     """One gateway process: its routing table, its telemetry, and the ASGI application that joins them."""
 
-    def __init__(self, settings: Settings, telemetry: Telemetry, clock: Clock, rng: Rng) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        telemetry: Telemetry,
+        clock: Clock,
+        rng: Rng,
+        ledgers: Ledgers,
+    ) -> None:
         self._telemetry = telemetry
+        self._ledgers = ledgers
+        self._money = settings.money
+        self.accounts: Accounts | None = None
         self._clock = clock
         self._rng = rng
         self.routes: RoutingTable = {}
@@ -70,19 +93,74 @@ class Gateway:
         credentials = Credentials(outbound.exchange, self._clock, os.environ)
         sender = outbound.sender() if telemetry.instrumented else pool
         upstream = UpstreamClient(sender, credentials, self._clock)
+        accounts = await self._start_accounts()
+        keyring = Keyring(map(configured_key, self._money.keys), await accounts.call(lambda store: store.stored_keys()))
+        signals = MoneySignals(accounts, telemetry.metrics, self._clock)
+        alerts = AlertSender(accounts, outbound.post, self._clock)
         breakers = Breakers(self._clock, self._circuit_changed)
-        serving = Serving(Attempts(upstream, instrumented=telemetry.instrumented), breakers, self._rng)
-        self._invoker = Invoker(telemetry.observer, serving, self._current_routes)
-        lag = asyncio.create_task(telemetry.watch_loop_lag(self._clock))
+        attempts = Attempts(upstream, accounts, instrumented=telemetry.instrumented)
+        serving = Serving(attempts, breakers, self._rng)
+        authenticator = Authenticator(keyring, self._clock)
+        self._invoker = Invoker(telemetry.observer, serving, authenticator, self._current_routes)
+        background = [
+            asyncio.create_task(telemetry.watch_loop_lag(self._clock)),
+            asyncio.create_task(_every(_SIGNALS_S, signals.update)),
+            asyncio.create_task(alerts.run()),
+        ]
+        administration = self._administration(accounts, keyring)
         try:
-            yield
+            async with administration:
+                yield
         finally:
-            lag.cancel()
-            with suppress(asyncio.CancelledError):
-                await lag
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+            # Charges of the last requests are still on their way to the disk.
+            left = await accounts.close()
+            if left:
+                _LOG.error("%d charges could not be committed before the end", left)
+            signals.update()
             credentials.close()
             await outbound.close()
             await pool.close()
+
+    @asynccontextmanager
+    async def _administration(self, accounts: Accounts, keyring: Keyring) -> AsyncIterator[None]:
+        """The administrators' listener, where the configuration has a token for it."""
+        file = self._money.admin
+        if file.token is None:
+            yield
+            return
+        # Its routes and their OpenAPI document are only built where they are served.
+        from gateway.api.admin import Admin, admin_app
+
+        admin = Admin(accounts, keyring, self._clock, secrets.token_bytes, self._ledgers.read)
+        server = make_server(admin_app(admin, file.token), file.host, file.port, signals=False)
+        serving = asyncio.create_task(server.serve())
+        _LOG.info("the admin API is on http://%s:%d", file.host, file.port)
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await serving
+
+    async def _start_accounts(self) -> Accounts:
+        today = datetime.fromtimestamp(self._clock.now_ns() / 1e9, UTC).date()
+        # Reading the price data takes half a second, and longer on a slow disk.
+        prices = PriceBook(await asyncio.to_thread(packaged_prices, today), self._money.prices)
+        commit_duration = self._telemetry.metrics.histogram(names.LEDGER_COMMIT)
+        accounts = Accounts(
+            self._ledgers.write,
+            prices,
+            BudgetBook(self._money.budgets),
+            self._money.ledger,
+            self._clock,
+            observe_commit=commit_duration.observe,
+            on_lost=lambda op, error: _LOG.error("a charge could not be recorded: %s", error),
+        )
+        await accounts.start()
+        self.accounts = accounts
+        return accounts
 
     def _circuit_changed(self, provider: str, model: str, state: CircuitState) -> None:
         self._telemetry.metrics.gauge(names.CIRCUIT_STATE, provider, model).set(state)
@@ -92,7 +170,7 @@ class Gateway:
         return self.routes
 
     def _application(self) -> Litestar:
-        return Litestar(
+        return _Application(
             route_handlers=[
                 self._named_routes("/gateway", _INVOCATIONS, {"": ORIGINAL}),
                 self._named_routes("/endpoints", _INVOCATIONS, {"": ENDPOINTS}),
@@ -131,8 +209,25 @@ class Gateway:
         return handle
 
 
+class _Application(Litestar):
+    """Litestar with msgspec alone: it would load its plugins for every modelling library that is installed."""
+
+    @staticmethod
+    def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
+        return [*plugins, MsgspecDIPlugin()]
+
+
 _INVOCATIONS = re.compile(r"/(?P<route>[^/]+)/invocations(?P<call>)/?")
 _MODEL_CALL = re.compile(r"/(?P<route>[^/:]+)(?P<call>:\w+)/?")
+_SIGNALS_S = 1.0
+
+
+async def _every(seconds: float, work: Callable[[], None]) -> None:
+    while True:
+        work()
+        await asyncio.sleep(seconds)
+
+
 PROVIDERS_BY_NAME = {provider.name: provider for provider in PROVIDERS.values()}
 
 

@@ -79,6 +79,7 @@ def start(
     # The telemetry and web libraries take most of the start: check-config and --help do without them.
     from gateway.app import Gateway
     from gateway.server import make_server
+    from gateway.spend.opening import configured_ledgers
     from gateway.telemetry.listener import MetricsListener
     from gateway.telemetry.setup import Telemetry, configure_logging, trace_export
 
@@ -93,7 +94,9 @@ def start(
     # The fast generator, seeded by the system: ids must be unique, not secret.
     rng = random.Random(random.SystemRandom().getrandbits(256))
     telemetry = Telemetry(settings.telemetry, export, clock, rng)
-    gateway = Gateway(settings, telemetry, clock, rng)
+    gateway = Gateway(
+        settings, telemetry, clock, rng, configured_ledgers(settings.money.ledger, config_path, os.environ)
+    )
     try:
         listener = MetricsListener(telemetry.exposition, metrics_host, metrics_port)
     except OSError as error:

@@ -17,17 +17,20 @@ _LOG = logging.getLogger(__name__)
 class Server(uvicorn.Server):
     """A uvicorn server whose signals drain and exit 0, and which says so once."""
 
+    def __init__(self, config: uvicorn.Config, *, signals: bool) -> None:
+        super().__init__(config)
+        self._signals = (signal.SIGTERM, signal.SIGINT) if signals else ()
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Drain on SIGTERM and SIGINT. Uvicorn's own version raises the signal again, which would not exit 0."""
         loop = asyncio.get_running_loop()
-        signals = (signal.SIGTERM, signal.SIGINT)
-        for number in signals:
+        for number in self._signals:
             loop.add_signal_handler(number, self._drain, number)
         try:
             yield
         finally:
-            for number in signals:
+            for number in self._signals:
                 loop.remove_signal_handler(number)
 
     def _drain(self, number: int) -> None:
@@ -37,8 +40,8 @@ class Server(uvicorn.Server):
         _LOG.info("draining: no new connections, requests in flight have %s s", GRACE_S)
 
 
-def make_server(app: Any, host: str, port: int) -> Server:
-    """A server for one process."""
+def make_server(app: Any, host: str, port: int, *, signals: bool = True) -> Server:
+    """A server for one process. With `signals` it drains on SIGTERM and SIGINT; else whoever made it stops it."""
     config = uvicorn.Config(
         app,
         host=host,
@@ -54,4 +57,4 @@ def make_server(app: Any, host: str, port: int) -> Server:
         timeout_graceful_shutdown=GRACE_S,
         backlog=2048,
     )
-    return Server(config)
+    return Server(config, signals=signals)

@@ -13,7 +13,7 @@ import asyncio
 import os
 import random
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import ExitStack, asynccontextmanager, nullcontext
 
 import httpx
 from prometheus_client import CollectorRegistry
@@ -23,6 +23,7 @@ from gateway.cli import SystemClock
 from gateway.config.load import load_text
 from gateway.config.settings import Settings
 from gateway.server import make_server
+from gateway.spend.opening import Ledgers, passing_ledgers
 from gateway.telemetry.names import Metric
 from gateway.telemetry.setup import Telemetry, TraceExport
 from gateway.types.clock import Clock, Rng
@@ -109,6 +110,7 @@ async def running_gateway(
     rng: Rng | None = None,
     export: TraceExport = TraceExport.NONE,
     log_descriptor: int | None = None,
+    ledgers: Ledgers | None = None,
 ) -> AsyncIterator[RunningGateway]:
     """Start the gateway with a configuration's text; `log_descriptor` gets its request log (default: nowhere)."""
     clock = clock or SystemClock()
@@ -120,7 +122,8 @@ async def running_gateway(
     )
     records = Records()
     telemetry.observer.sinks = (*telemetry.observer.sinks, records)
-    gateway = Gateway(settings, telemetry, clock, rng)
+    stack = ExitStack()
+    gateway = Gateway(settings, telemetry, clock, rng, ledgers or stack.enter_context(passing_ledgers()))
     server = make_server(gateway.app, "127.0.0.1", 0)
     # The signals are pytest's.
     server.capture_signals = nullcontext  # type: ignore[assignment,method-assign]
@@ -140,6 +143,7 @@ async def running_gateway(
         server.should_exit = True
         await serving
         telemetry.close()
+        stack.close()
         os.close(nowhere)
 
 

@@ -58,7 +58,10 @@ class AsgiDelivery:
 
     async def end_stream(self) -> None:
         """Send the surface's end of a stream."""
-        await self._send({"type": "http.response.body", "body": self._surface.stream_end, "more_body": False})
+        # A comment, which every reader of server-sent events ignores: headers went out before the cost was known.
+        cost = cost_usd(self._observation.cost_nano_usd)
+        comment = f": x-gateway-cost-usd={cost}\n\n".encode() if cost is not None else b""
+        await self._send({"type": "http.response.body", "body": comment + self._surface.stream_end, "more_body": False})
 
     def watch(self) -> None:
         """Cancel the running task if the caller leaves."""
@@ -124,10 +127,17 @@ class AsgiDelivery:
         observation = self._observation
         upstream_s = observation.upstream_s
         own_s = max(0.0, observation.elapsed_s - upstream_s)
+        cost = cost_usd(observation.cost_nano_usd)
         timing = f"gateway;dur={own_s * 1e3:.2f}, upstream;dur={upstream_s * 1e3:.2f}"
         return [
             (b"x-gateway-trace-id", observation.trace.trace_id_hex.encode()),
             (b"x-gateway-request-id", observation.request_id.encode()),
             (b"x-gateway-attempts", str(observation.attempt_count).encode()),
             (b"server-timing", timing.encode()),
+            *(((b"x-gateway-cost-usd", cost.encode()),) if cost is not None else ()),
         ]
+
+
+def cost_usd(nano_usd: int | None) -> str | None:
+    """Nano-dollars as exact decimal dollars; None stays None, since an unknown price is not 0."""
+    return None if nano_usd is None else f"{nano_usd // 1_000_000_000}.{nano_usd % 1_000_000_000:09d}"

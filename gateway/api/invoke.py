@@ -6,6 +6,7 @@ from collections.abc import Callable
 import msgspec
 from litestar.types import Receive, Scope, Send
 
+from gateway.api.auth import Authenticator, may_use
 from gateway.api.delivery import AsgiDelivery
 from gateway.api.fields import read_fields
 from gateway.api.surface import Surface
@@ -22,12 +23,20 @@ class Invoker:
     """Serves the requests of every surface.
 
     Args:
+        authenticator: who asks.
         routes: gives the routing table in force; a reload changes what it returns.
     """
 
-    def __init__(self, observer: Observer, serving: Serving, routes: Callable[[], RoutingTable]) -> None:
+    def __init__(
+        self,
+        observer: Observer,
+        serving: Serving,
+        authenticator: Authenticator,
+        routes: Callable[[], RoutingTable],
+    ) -> None:
         self._observer = observer
         self._serving = serving
+        self._authenticator = authenticator
         self._routes = routes
 
     async def handle(self, surface: Surface, parameter: str | None, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,12 +73,15 @@ class Invoker:
             _find(surface, routes, parameter, observation, delivery)
         if scope["method"] != "POST":  # type: ignore[typeddict-item]
             raise RequestError(ErrorType.METHOD_NOT_ALLOWED, "Method Not Allowed")
+        client = scope.get("client")
+        observation.caller, key = self._authenticator.identify(scope["headers"], client[0] if client else "")
         waiting = observation.clock.monotonic()
         body = await _read_body(receive)
         observation.caller_s += observation.clock.monotonic() - waiting
         fields = read_fields(body)
         name = surface.route_name(parameter, fields)
         route = routes[name] if parameter is not None else _find(surface, routes, name, observation, delivery)
+        may_use(key, name)
         request = msgspec.structs.replace(
             surface.read(fields, route),
             created=observation.clock.now_ns() // 1_000_000_000,

@@ -1,18 +1,24 @@
-"""One attempt at one target, inside the seam that measures it. Nothing else in the gateway talks to a provider."""
+"""One attempt at one target, inside the seam that measures it. Nothing else in the gateway talks to a provider.
+
+An attempt is admitted by the accounts before its first byte leaves, and charged at its end, however it ends.
+"""
 
 import asyncio
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from gateway.providers.spec import Codec
+from gateway.serve.charging import capped, charge_facts, payer_of
 from gateway.serve.delivery import Delivery
 from gateway.serve.parameters import request_parameters
 from gateway.serve.routing import BoundTarget
+from gateway.spend.ledger import Accounts, Hold
+from gateway.spend.settle import ChargeFacts, ending
 from gateway.telemetry.context import active_attempt
 from gateway.telemetry.observe import AttemptObservation, RequestObservation
-from gateway.types.errors import ErrorType, RequestError, UpstreamError, is_unsupported, unsupported_content_type
-from gateway.types.model_io import Framing, ModelReply, ModelRequest, StreamEvent, StreamSummary
-from gateway.types.records import AttemptKind
+from gateway.types.errors import ErrorType, GatewayError, UpstreamError, is_unsupported, unsupported_content_type
+from gateway.types.model_io import Framing, ModelReply, ModelRequest, StreamEvent, StreamSummary, WireRequest
+from gateway.types.records import NO_PARAMETERS, AttemptKind
 from gateway.upstream.aws_event_stream import AwsEventStreamDecoder
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.framing import SseDecoder
@@ -25,16 +31,19 @@ class Attempts:
 
     Args:
         upstream: the way to the providers.
+        accounts: who may spend, and what was spent.
         instrumented: the HTTP span is made by the httpx instrumentation, which needs the attempt as its context.
     """
 
-    def __init__(self, upstream: UpstreamClient, *, instrumented: bool = False) -> None:
+    def __init__(self, upstream: UpstreamClient, accounts: Accounts, *, instrumented: bool = False) -> None:
         self._upstream = upstream
+        self._accounts = accounts
         self._instrumented = instrumented
 
     async def make(
         self,
         observation: RequestObservation,
+        route: str,
         bound: BoundTarget,
         codec: Codec,
         request: ModelRequest,
@@ -44,31 +53,88 @@ class Attempts:
         """Try one target.
 
         Returns the whole reply, or None when a stream has been delivered to its end.
-        Raises UpstreamError, RequestError (which the dialect cannot express, or whose caller left), ServiceError.
+        Raises RequestError (what the dialect cannot express), PolicyError (no budget), UpstreamError, ServiceError.
         """
-        target = bound.target
+        clock = observation.clock
+        begun = clock.monotonic()
+        number = observation.attempt_count + 1
+        payer = payer_of(observation.caller, route, bound.target.provider, bound.target.model)
+        facts = charge_facts(request, payer, observation.request_id, number)
+        hold = await self._accounts.admit(facts)
+        admitted = clock.monotonic()
+        observation.admit_s += admitted - begun
+        try:
+            if hold is not None and hold.output_cap_tokens is not None:
+                request = capped(request, hold.output_cap_tokens, bound.target.provider)
+            wire = codec.to_wire(request, bound.endpoint)
+        except BaseException:
+            self._accounts.release(hold)
+            raise
+        observation.encode_s += clock.monotonic() - admitted
         with observation.observe_attempt(
             kind=kind,
             operation=request.operation,
-            provider=target.provider,
+            provider=bound.target.provider,
             gen_ai_provider=bound.gen_ai_provider,
-            model=target.model,
+            model=bound.target.model,
             server_address=bound.server_address,
             server_port=bound.server_port,
             stream=request.stream,
-            parameters=request_parameters(request),
+            parameters=request_parameters(request) if observation.trace.sampled else NO_PARAMETERS,
         ) as attempt:
+            trial = _Trial(observation, attempt, bound, codec, request, delivery)
             try:
-                return await self._exchange(observation, attempt, bound, codec, request, delivery)
+                return await trial.run(self._upstream, wire, instrumented=self._instrumented)
+            except GatewayError as error:
+                if isinstance(error, UpstreamError):
+                    trial.sent = error.sent
+                elif error.error_type is ErrorType.CREDENTIAL_UNAVAILABLE:
+                    trial.sent = False
+                attempt.failed(error)
+                raise
             except asyncio.CancelledError:
-                if not delivery.left:
-                    raise
-                task = asyncio.current_task()
-                assert task is not None
-                task.uncancel()
-                raise RequestError(ErrorType.CALLER_LEFT, "The caller closed the connection.") from None
+                attempt.error_type = ErrorType.CALLER_LEFT if delivery.left else ErrorType.SHUTTING_DOWN
+                raise
+            finally:
+                self._charge(observation, attempt, trial, facts, hold)
 
-    async def _exchange(
+    def _charge(
+        self,
+        observation: RequestObservation,
+        attempt: AttemptObservation,
+        trial: "_Trial",
+        facts: ChargeFacts,
+        hold: Hold | None,
+    ) -> None:
+        settling = observation.clock.monotonic()
+        how = ending(
+            attempt.error_type,
+            sent=trial.sent,
+            status=attempt.status_code,
+            finished=trial.finished,
+            started=trial.started,
+        )
+        attempt.cost, attempt.usage = self._accounts.price(
+            facts,
+            how,
+            attempt.usage,
+            at_ns=attempt.start_ns if hold is None else hold.at_ns,
+            output_chars=attempt.output_chars,
+            chunks=attempt.chunks,
+            response_model=attempt.response_model,
+        )
+        self._accounts.settle(hold, facts, attempt.cost, attempt.usage, started_ns=attempt.start_ns)
+        observation.settle_s += observation.clock.monotonic() - settling
+
+
+class _Trial:
+    """The exchange of one attempt, and how far it has come.
+
+    `sent` says whether request bytes may have reached the provider, `started` whether some of the reply came, and
+    `finished` whether the provider has completed it.
+    """
+
+    def __init__(
         self,
         observation: RequestObservation,
         attempt: AttemptObservation,
@@ -76,40 +142,26 @@ class Attempts:
         codec: Codec,
         request: ModelRequest,
         delivery: Delivery,
-    ) -> ModelReply | None:
-        clock = observation.clock
-        begun = clock.monotonic()
-        endpoint = bound.endpoint
-        wire = codec.to_wire(request, endpoint)
-        extra_headers = endpoint.headers
-        if bound.target.propagate_trace:
-            extra_headers = (*extra_headers, ("traceparent", attempt.traceparent))
-        sent = clock.monotonic()
-        observation.encode_s += sent - begun
-        attempt.sending(wire.method, wire.url)
-        try:
-            with active_attempt(attempt, enabled=self._instrumented):
-                exchange = await self._upstream.send(
-                    wire,
-                    endpoint.auth,
-                    bound.target.timeouts,
-                    endpoint.dialect.fault,
-                    extra_headers,
-                    propagate_trace=bound.target.propagate_trace,
-                )
-        except UpstreamError as error:
-            attempt.answered(error.status)
-            raise
-        finally:
-            observation.upstream_s += clock.monotonic() - sent
-        attempt.answered(exchange.status)
+    ) -> None:
+        self._observation = observation
+        self._attempt = attempt
+        self._bound = bound
+        self._codec = codec
+        self._request = request
+        self._delivery = delivery
+        self.sent = True
+        self.started = False
+        self.finished = False
+
+    async def run(self, upstream: UpstreamClient, wire: WireRequest, *, instrumented: bool) -> ModelReply | None:
+        exchange = await self._send(upstream, wire, instrumented=instrumented)
         complete = False
         try:
-            if request.stream and codec.open_stream is not None:
-                await self._relay(observation, attempt, bound, codec, request, delivery, exchange)
+            if self._request.stream and self._codec.open_stream is not None:
+                await self._relay(exchange)
                 complete = True
                 return None
-            reply = await self._read(observation, attempt, bound, codec, request, exchange)
+            reply = await self._read(exchange)
             complete = True
             return reply
         finally:
@@ -119,29 +171,51 @@ class Attempts:
                 # The upstream must see at once that nobody reads any more.
                 exchange.close()
 
-    async def _read(
-        self,
-        observation: RequestObservation,
-        attempt: AttemptObservation,
-        bound: BoundTarget,
-        codec: Codec,
-        request: ModelRequest,
-        exchange: Exchange,
-    ) -> ModelReply:
-        clock = observation.clock
-        waiting = clock.monotonic()
+    async def _send(self, upstream: UpstreamClient, wire: WireRequest, *, instrumented: bool) -> Exchange:
+        attempt, bound = self._attempt, self._bound
+        endpoint = bound.endpoint
+        headers = endpoint.headers
+        if bound.target.propagate_trace:
+            headers = (*headers, ("traceparent", attempt.traceparent))
+        monotonic = self._observation.clock.monotonic
+        sending = monotonic()
+        attempt.sending(wire.method, wire.url)
+        try:
+            with active_attempt(attempt, enabled=instrumented):
+                exchange = await upstream.send(
+                    wire,
+                    endpoint.auth,
+                    bound.target.timeouts,
+                    endpoint.dialect.fault,
+                    headers,
+                    propagate_trace=bound.target.propagate_trace,
+                )
+        except UpstreamError as error:
+            attempt.answered(error.status)
+            raise
+        finally:
+            self._observation.upstream_s += monotonic() - sending
+        attempt.answered(exchange.status)
+        return exchange
+
+    async def _read(self, exchange: Exchange) -> ModelReply:
+        attempt = self._attempt
+        monotonic = self._observation.clock.monotonic
+        waiting = monotonic()
         try:
             body = await exchange.read()
         finally:
-            observation.upstream_s += clock.monotonic() - waiting
+            self._observation.upstream_s += monotonic() - waiting
+        self.started = True
         try:
-            reply = codec.from_wire(body, request, bound.endpoint)
+            reply = self._codec.from_wire(body, self._request, self._bound.endpoint)
         except UpstreamError as error:
             content_type = exchange.headers.get("content-type", "")
             if is_unsupported(content_type):
-                # A proxy's or a login page: its kind says more than that it is no JSON.
+                # As the MLflow gateway said it: the wrong kind of reply explains why it could not be read.
                 raise UpstreamError(error.error_type, unsupported_content_type(content_type)) from error
             raise
+        self.finished = True
         attempt.usage = reply.usage
         attempt.response_model = reply.response_model
         attempt.response_id = reply.response_id
@@ -149,25 +223,18 @@ class Attempts:
         attempt.output_chars = reply.output_chars
         return reply
 
-    async def _relay(
-        self,
-        observation: RequestObservation,
-        attempt: AttemptObservation,
-        bound: BoundTarget,
-        codec: Codec,
-        request: ModelRequest,
-        delivery: Delivery,
-        exchange: Exchange,
-    ) -> None:
-        assert codec.open_stream is not None
-        translator = codec.open_stream(request, bound.endpoint)
-        decoder = _DECODERS[bound.endpoint.dialect.framing]()
+    async def _relay(self, exchange: Exchange) -> None:
+        assert self._codec.open_stream is not None
+        translator = self._codec.open_stream(self._request, self._bound.endpoint)
+        decoder = _DECODERS[self._bound.endpoint.dialect.framing]()
+        observation, attempt, delivery = self._observation, self._attempt, self._delivery
         monotonic = observation.clock.monotonic
         try:
             waiting = monotonic()
             async for data in exchange.chunks():
                 came = monotonic()
                 observation.upstream_s += came - waiting
+                self.started = True
                 pieces = [piece for event in decoder.feed(data) if (piece := translator.feed(event))]
                 if pieces:
                     attempt.chunk(came)
@@ -182,12 +249,12 @@ class Attempts:
             rest = b"".join([*(translator.feed(event) for event in decoder.close()), translator.close()])
             if not translator.summary.finished:
                 raise UpstreamError(ErrorType.STREAM_CUT, "The provider broke its reply off before its end.")
-            if rest or not delivery.begun:
-                if not delivery.begun:
-                    await delivery.begin_stream()
-                if rest:
-                    await delivery.chunk(rest)
+            if not delivery.begun:
+                await delivery.begin_stream()
+            if rest:
+                await delivery.chunk(rest)
         finally:
+            self.finished = translator.summary.finished
             _summarise(attempt, translator.summary)
 
 

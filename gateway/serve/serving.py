@@ -41,7 +41,14 @@ class Serving:
         self, observation: RequestObservation, route: BoundRoute, request: ModelRequest, delivery: Delivery
     ) -> None:
         """Serve one request to its end. Raises GatewayError; after `delivery.begun` the caller has had a part."""
-        reply = await self._first_success(observation, route, request, delivery)
+        try:
+            reply = await self._first_success(observation, route, request, delivery)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not delivery.left or task is None:
+                raise
+            task.uncancel()
+            raise RequestError(ErrorType.CALLER_LEFT, "The caller closed the connection.") from None
         delivery.stop_watching()
         if reply is None:
             await delivery.end_stream()
@@ -66,7 +73,7 @@ class Serving:
             tries = 0
             while True:
                 try:
-                    return await self._try(observation, bound, request, kind, delivery)
+                    return await self._try(observation, route, bound, request, kind, delivery)
                 except GatewayError as error:
                     if delivery.begun or not may_be_tried_elsewhere(error):
                         raise
@@ -86,6 +93,7 @@ class Serving:
     async def _try(
         self,
         observation: RequestObservation,
+        route: BoundRoute,
         bound: BoundTarget,
         request: ModelRequest,
         kind: AttemptKind,
@@ -95,7 +103,7 @@ class Serving:
         breaker.sending()
         codec = bound.endpoint.dialect.codecs[request.operation]
         try:
-            reply = await self._attempts.make(observation, bound, codec, request, kind, delivery)
+            reply = await self._attempts.make(observation, route.route.name, bound, codec, request, kind, delivery)
         except GatewayError as error:
             if is_failure(error.error_type):
                 breaker.failed()

@@ -2,8 +2,12 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+
+from msgspec import Struct
 
 from gateway.config.money import LedgerFile
 from gateway.store.spec import LedgerStore, StoreError
@@ -56,6 +60,31 @@ def tool_ledger(config: LedgerFile, config_path: Path, environment: Mapping[str,
     if config.postgres is None:
         return open_ledger(config, config_path, environment)
     return read_ledger(config, config_path, environment)
+
+
+class Ledgers(Struct, frozen=True, kw_only=True):
+    """The two ways to one ledger: `write` as its owner, `read` beside the owner. Both raise StoreError."""
+
+    write: Callable[[], LedgerStore]
+    read: Callable[[], LedgerStore]
+
+
+def configured_ledgers(config: LedgerFile, config_path: Path, environment: Mapping[str, str]) -> Ledgers:
+    """The ledger that a configuration means."""
+    return Ledgers(
+        write=lambda: open_ledger(config, config_path, environment),
+        read=lambda: read_ledger(config, config_path, environment),
+    )
+
+
+@contextmanager
+def passing_ledgers() -> Iterator[Ledgers]:
+    """A ledger that ends with the block: costs are measured, and not kept."""
+    from gateway.store.sqlite import open_sqlite, read_sqlite
+
+    with tempfile.TemporaryDirectory(prefix="gaugeway-") as folder:
+        path = Path(folder) / "ledger.db"
+        yield Ledgers(write=lambda: open_sqlite(path), read=lambda: read_sqlite(path))
 
 
 def _require_psycopg() -> None:

@@ -5,6 +5,7 @@ handed to the sinks (spans, metrics, log line). A sink that fails is counted and
 No provider call happens outside `observe_attempt`: upstream hits = attempt records = CLIENT spans.
 """
 
+import asyncio
 import re
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -178,13 +179,21 @@ class RequestObservation:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is not None and self.error_type is None:
-            self.error_type = error.error_type if isinstance(error, GatewayError) else ErrorType.INTERNAL
+            # What nobody caught is a cancelled task: the process is stopping and the grace is over.
+            cancelled = isinstance(error, asyncio.CancelledError)
+            self.error_type = ErrorType.SHUTTING_DOWN if cancelled else ErrorType.INTERNAL
         self._finish()
 
     @property
     def clock(self) -> Clock:
         """The clock that this observation reads."""
         return self._observer.clock
+
+    @property
+    def cost_nano_usd(self) -> int | None:
+        """The cost of the attempts that have ended; None when none of them has a known price."""
+        known = [a.cost.nano_usd for a in self._attempts if a.cost is not None and a.cost.nano_usd is not None]
+        return sum(known) if known else None
 
     @property
     def attempt_count(self) -> int:
@@ -204,7 +213,7 @@ class RequestObservation:
 
     def admitted(self) -> None:
         """The request may be served: stamps the end of admission."""
-        self.admit_s = self._observer.clock.monotonic() - self._start
+        self.admit_s = self._observer.clock.monotonic() - self._start - self.caller_s
 
     def failed(self, error: GatewayError) -> None:
         """The request ends with this error."""
@@ -263,9 +272,9 @@ class AttemptObservation:
     __slots__ = (
         "_gen_ai_provider", "_http_end_ns", "_http_method", "_http_span_id", "_http_start_ns", "_http_url", "_kind",
         "_number", "_observer", "_operation", "_parameters", "_provider", "_request", "_request_model",
-        "_server_address", "_server_port", "_start", "_start_ns", "_stream", "chunks", "cost", "error_type",
+        "_server_address", "_server_port", "_start", "_stream", "chunks", "cost", "error_type",
         "finish_reasons", "first_byte_s", "first_chunk_s", "last_chunk_s", "output_chars", "record", "response_id",
-        "response_model", "span_id", "status_code", "usage",
+        "response_model", "span_id", "start_ns", "status_code", "usage",
     )  # fmt: skip
 
     def __init__(
@@ -316,7 +325,7 @@ class AttemptObservation:
 
     def __enter__(self) -> "AttemptObservation":
         clock = self._observer.clock
-        self._start_ns = clock.now_ns()
+        self.start_ns = clock.now_ns()
         self._start = clock.monotonic()
         return self
 
@@ -324,10 +333,14 @@ class AttemptObservation:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is not None and self.error_type is None:
-            self.error_type = error.error_type if isinstance(error, GatewayError) else ErrorType.INTERNAL
-            if isinstance(error, UpstreamError):
-                self.status_code = error.status
+            self.error_type = ErrorType.INTERNAL
         self._finish()
+
+    def failed(self, error: GatewayError) -> None:
+        """The attempt ends with this error."""
+        self.error_type = error.error_type
+        if isinstance(error, UpstreamError) and error.status is not None:
+            self.status_code = error.status
 
     @property
     def trace(self) -> TraceContext:
@@ -345,12 +358,12 @@ class AttemptObservation:
         self._http_method = method
         self._http_url = url
         self._http_span_id = self._observer.rng.getrandbits(64) or 1
-        self._http_start_ns = self._start_ns + int((self._observer.clock.monotonic() - self._start) * 1e9)
+        self._http_start_ns = self.start_ns + int((self._observer.clock.monotonic() - self._start) * 1e9)
 
     def answered(self, status: int | None) -> None:
         """The reply's headers came, or the exchange failed without any (None)."""
         elapsed_s = self._observer.clock.monotonic() - self._start
-        self._http_end_ns = self._start_ns + int(elapsed_s * 1e9)
+        self._http_end_ns = self.start_ns + int(elapsed_s * 1e9)
         if status is not None:
             self.status_code = status
             self.first_byte_s = elapsed_s
@@ -391,8 +404,8 @@ class AttemptObservation:
             server_address=self._server_address,
             server_port=self._server_port,
             span_id=self.span_id,
-            start_ns=self._start_ns,
-            end_ns=self._start_ns + int(duration_s * 1e9),
+            start_ns=self.start_ns,
+            end_ns=self.start_ns + int(duration_s * 1e9),
             duration_s=duration_s,
             outcome=Outcome.OK if error_type is None else error_type.outcome,
             stream=self._stream,

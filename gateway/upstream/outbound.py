@@ -6,7 +6,7 @@ with the first use.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from gateway.upstream.pool import Pool
@@ -44,9 +44,9 @@ class Outbound:
         response = await self._client().request(method, url, headers=list(headers), content=body)
         return response.status_code, response.content
 
-    async def post(self, url: str, headers: tuple[tuple[str, str], ...], body: bytes) -> int:
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> int:
         """Send a webhook; its status. Raises UpstreamError when there is no answer."""
-        status, _ = await self.exchange("POST", url, headers, body)
+        status, _ = await self.exchange("POST", url, tuple(headers.items()), body)
         return status
 
     def sender(self) -> InstrumentedSender:

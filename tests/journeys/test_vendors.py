@@ -29,7 +29,8 @@ def chunks_of(body: str) -> list[dict[str, Any]]:
     """The JSON events of a stream that ends in [DONE]."""
     *events, done, rest = body.split("\n\n")
     assert (done, rest) == ("data: [DONE]", "")
-    return [json.loads(event.removeprefix("data: ")) for event in events]
+    # Comments, such as the cost at the end, are no events.
+    return [json.loads(event.removeprefix("data: ")) for event in events if not event.startswith(":")]
 
 
 def bedrock(upstream: ScriptedUpstream, **aws: str) -> dict[str, Any]:
