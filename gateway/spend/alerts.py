@@ -17,8 +17,7 @@ from gateway.config.money import WebhookFile, WebhookFormat
 from gateway.spend.budgets import usd_text
 from gateway.spend.ledger import Accounts
 from gateway.spend.windows import utc_iso
-from gateway.store.spec import Alert
-from gateway.store.sql import REFUSED
+from gateway.store.spec import REFUSED, Alert
 from gateway.types.clock import Clock
 
 Post = Callable[[str, Mapping[str, str], bytes], Awaitable[int]]

@@ -11,9 +11,10 @@ from typing import Any
 
 import psycopg
 
+from gateway.store.connection import Row
 from gateway.store.schema import SCHEMA_VERSION, TABLES
 from gateway.store.spec import LedgerStore, StoreError, StoreInUseError
-from gateway.store.sql import Row, SqlLedgerStore
+from gateway.store.sql import SqlLedgerStore
 from gateway.types.secret import Secret
 
 _APPEND_ONLY = (

@@ -16,6 +16,9 @@ from msgspec import Struct
 from gateway.types.records import Basis
 from gateway.types.usage import Usage
 
+REFUSED = "refused"
+"""The threshold of the alert that a hard budget has refused a request."""
+
 
 class StoreError(Exception):
     """The store failed. `retryable` says whether the same work may succeed later.

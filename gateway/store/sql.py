@@ -7,120 +7,55 @@ wait for each other in a circle. What is granted is decided here, on rows that a
 # ruff: noqa: S608 - statements are joined from the constants of gateway.store.schema; every value is a parameter
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from msgspec import Struct
 
 from gateway.store import schema
+from gateway.store.connection import Sql, columns, marks
+from gateway.store.queries import Queries
 from gateway.store.rows import (
-    alert_of,
     alert_row,
-    counter_of,
-    entry_of,
     entry_row,
     hold_of,
     hold_row,
-    key_of,
-    key_row,
     match_text,
 )
 from gateway.store.spec import (
+    REFUSED,
     Alert,
     Balance,
     Committed,
     Counter,
-    CounterRow,
     Entry,
     EntryKind,
     HoldOp,
-    KeyRow,
     Op,
     OpenHold,
     Refusal,
     ReleaseOp,
     SettleOp,
-    StoreError,
     Watch,
-    WrongCounter,
 )
 from gateway.types.records import Basis
 
-Row = tuple[Any, ...]
 AttemptId = tuple[str, int]
 CounterKey = tuple[str, str]
 
-REFUSED = "refused"
-"""The threshold of the alert that a hard budget has refused a request."""
-
-_SWEEP_BATCH = 500
 _MAX_FIRED = 50_000
 
 
-class Sql(Protocol):
-    """One connection to a database. Statements use `?`; `lock` is what a SELECT ends with to lock its rows."""
-
-    lock: str
-    node: str
-    epoch: int
-
-    def transaction(self, *, durable: bool, snapshot: bool = False) -> AbstractContextManager[None]:
-        """One transaction; any failure inside rolls it back and raises StoreError.
-
-        In a `snapshot` all statements read the same state.
-        """
-        ...
-
-    def run(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
-        """One statement and its rows."""
-        ...
-
-    def each(self, statement: str, rows: Sequence[Sequence[Any]]) -> list[list[Row]]:
-        """One statement for each of `rows`, and what each returned."""
-        ...
-
-    def many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
-        """One statement for each of `rows`, nothing returned."""
-        ...
-
-    def stream(self, statement: str, values: Sequence[Any]) -> Iterator[Row]:
-        """The rows of one SELECT, without holding them all."""
-        ...
-
-    def is_gone(self, owner: str, epoch: int) -> bool:
-        """Whether the process that took a hold under this name and epoch has ended."""
-        ...
-
-    def tend(self) -> None:
-        """Housekeeping between transactions."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the database."""
-        ...
-
-
-def _columns(names: Sequence[str]) -> str:
-    return ", ".join(names)
-
-
-def _marks(names: Sequence[str]) -> str:
-    return ", ".join("?" for _ in names)
-
-
 _INSERT_ENTRY = (
-    f"INSERT INTO entries ({_columns(schema.ENTRY_COLUMNS)}) VALUES ({_marks(schema.ENTRY_COLUMNS)}) "
+    f"INSERT INTO entries ({columns(schema.ENTRY_COLUMNS)}) VALUES ({marks(schema.ENTRY_COLUMNS)}) "
     "ON CONFLICT DO NOTHING RETURNING attempt"
 )
-_INSERT_HOLD = f"INSERT INTO holds ({_columns(schema.HOLD_COLUMNS)}) VALUES ({_marks(schema.HOLD_COLUMNS)})"
-_SELECT_HOLD = f"SELECT {_columns(schema.HOLD_COLUMNS)} FROM holds WHERE request_id = ? AND attempt = ?"
+_INSERT_HOLD = f"INSERT INTO holds ({columns(schema.HOLD_COLUMNS)}) VALUES ({marks(schema.HOLD_COLUMNS)})"
+_SELECT_HOLD = f"SELECT {columns(schema.HOLD_COLUMNS)} FROM holds WHERE request_id = ? AND attempt = ?"
 _INSERT_ALERT = (
-    f"INSERT INTO outbox ({_columns(schema.ALERT_COLUMNS)}, due_ns, delivered_ns) "
-    f"VALUES ({_marks(schema.ALERT_COLUMNS)}, ?, ?) ON CONFLICT DO NOTHING RETURNING id"
+    f"INSERT INTO outbox ({columns(schema.ALERT_COLUMNS)}, due_ns, delivered_ns) "
+    f"VALUES ({marks(schema.ALERT_COLUMNS)}, ?, ?) ON CONFLICT DO NOTHING RETURNING id"
 )
-_SUM_ENTRIES = "SELECT CAST(COALESCE(SUM(nano_usd), 0) AS BIGINT) FROM entries WHERE at_ns >= ? AND at_ns < ?"
 
 
 class _Work(Struct):
@@ -148,11 +83,11 @@ class _Work(Struct):
         self.held[key] = self.held.get(key, 0) + held
 
 
-class SqlLedgerStore:
+class SqlLedgerStore(Queries):
     """A ledger in an SQL database; see `gateway.store.spec.LedgerStore`. One thread at a time may use it."""
 
     def __init__(self, sql: Sql) -> None:
-        self._sql = sql
+        super().__init__(sql)
         # Alerts that are known to be written: most charges then cost no statement here.
         self._fired: set[tuple[str, str, str, str]] = set()
 
@@ -282,8 +217,8 @@ class SqlLedgerStore:
     def _make_counter(self, counter: Counter) -> tuple[int, int]:
         """A counter's first row: what the ledger already holds for its scope and window."""
         made = self._sql.run(
-            f"INSERT INTO counters ({_columns(schema.COUNTER_COLUMNS)}) "
-            f"VALUES ({_marks(schema.COUNTER_COLUMNS)}) ON CONFLICT DO NOTHING RETURNING spent",
+            f"INSERT INTO counters ({columns(schema.COUNTER_COLUMNS)}) "
+            f"VALUES ({marks(schema.COUNTER_COLUMNS)}) ON CONFLICT DO NOTHING RETURNING spent",
             (*counter.key, counter.start_ns, counter.end_ns, counter.family, match_text(counter.match), 0, 0),
         )
         if made:
@@ -300,13 +235,6 @@ class SqlLedgerStore:
             "SELECT spent, held FROM counters WHERE scope = ? AND window_id = ?" + self._sql.lock, counter.key
         )
         return rows[0][0], rows[0][1]
-
-    def _sum(self, start_ns: int, end_ns: int, match: Sequence[tuple[str, str]]) -> int:
-        if any(column not in schema.PAYER_COLUMNS for column, _ in match):
-            raise StoreError(f"a counter matches on an unknown column: {match}", retryable=False)
-        conditions = "".join(f" AND {column} = ?" for column, _ in match)
-        values = (start_ns, end_ns, *(value for _, value in match))
-        return int(self._sql.run(_SUM_ENTRIES + conditions, values)[0][0])
 
     def _write(self, work: _Work) -> None:
         if work.opened:
@@ -396,108 +324,6 @@ class SqlLedgerStore:
     def ensure(self, counters: Sequence[Counter]) -> None:
         with self._sql.transaction(durable=False):
             self._load_counters({counter.key: counter for counter in counters}, ())
-
-    def wrong_counters(self) -> list[WrongCounter]:
-        with self._sql.transaction(durable=False, snapshot=True):
-            return self._wrong_counters("")
-
-    def rebuild(self) -> int:
-        with self._sql.transaction(durable=True):
-            wrong = self._wrong_counters(self._sql.lock)
-            if wrong:
-                self._sql.many(
-                    "UPDATE counters SET spent = ?, held = ? WHERE scope = ? AND window_id = ?",
-                    [
-                        (one.true_spent_nano_usd, one.true_held_nano_usd, one.counter.scope, one.counter.window_id)
-                        for one in wrong
-                    ],
-                )
-        return len(wrong)
-
-    def _wrong_counters(self, lock: str) -> list[WrongCounter]:
-        # Counters are locked before holds and entries are read, so that no commit falls in between.
-        rows = self._sql.run(
-            f"SELECT {_columns(schema.COUNTER_COLUMNS)} FROM counters ORDER BY scope, window_id" + lock
-        )
-        holds = self._select_holds()
-        wrong = []
-        for counter in map(counter_of, rows):
-            key = (counter.scope, counter.window_id)
-            spent = self._sum(counter.start_ns, counter.end_ns, counter.match)
-            held = sum(hold.nano_usd for hold in holds if key in hold.counters)
-            if (spent, held) != (counter.spent_nano_usd, counter.held_nano_usd):
-                wrong.append(WrongCounter(counter=counter, true_spent_nano_usd=spent, true_held_nano_usd=held))
-        return wrong
-
-    def balances(self, now_ns: int) -> dict[CounterKey, Balance]:
-        with self._sql.transaction(durable=False):
-            rows = self._sql.run(
-                "SELECT scope, window_id, spent, held FROM counters WHERE start_ns <= ? AND end_ns > ?",
-                (now_ns, now_ns),
-            )
-        return {(row[0], row[1]): Balance(row[2], row[3]) for row in rows}
-
-    def counters(self) -> list[CounterRow]:
-        with self._sql.transaction(durable=False):
-            rows = self._sql.run(f"SELECT {_columns(schema.COUNTER_COLUMNS)} FROM counters ORDER BY scope, window_id")
-        return [counter_of(row) for row in rows]
-
-    def holds(self) -> list[OpenHold]:
-        with self._sql.transaction(durable=False):
-            return self._select_holds()
-
-    def _select_holds(self) -> list[OpenHold]:
-        rows = self._sql.run(f"SELECT {_columns(schema.HOLD_COLUMNS)} FROM holds ORDER BY request_id, attempt")
-        return [hold_of(row) for row in rows]
-
-    def entries(self, start_ns: int = 0, end_ns: int = 2**62) -> Iterator[Entry]:
-        statement = (
-            f"SELECT {_columns(schema.ENTRY_COLUMNS)} FROM entries WHERE at_ns >= ? AND at_ns < ? "
-            "ORDER BY at_ns, request_id, attempt, kind"
-        )
-        for row in self._sql.stream(statement, (start_ns, end_ns)):
-            yield entry_of(row)
-
-    def claim_alerts(self, now_ns: int, until_ns: int, limit: int) -> list[Alert]:
-        with self._sql.transaction(durable=True):
-            rows = self._sql.run(
-                f"SELECT {_columns(schema.ALERT_COLUMNS)} FROM outbox "
-                "WHERE delivered_ns IS NULL AND due_ns <= ? ORDER BY due_ns, id LIMIT ?" + self._sql.lock,
-                (now_ns, limit),
-            )
-            self._sql.many(
-                "UPDATE outbox SET due_ns = ?, tries = tries + 1 WHERE id = ?", [(until_ns, row[0]) for row in rows]
-            )
-        return [alert_of(row) for row in rows]
-
-    def finish_alert(self, alert_id: str, now_ns: int) -> None:
-        with self._sql.transaction(durable=True):
-            self._sql.run("UPDATE outbox SET delivered_ns = ? WHERE id = ?", (now_ns, alert_id))
-
-    def alerts(self) -> list[Alert]:
-        with self._sql.transaction(durable=False):
-            rows = self._sql.run(f"SELECT {_columns(schema.ALERT_COLUMNS)} FROM outbox ORDER BY created_ns, id")
-        return [alert_of(row) for row in rows]
-
-    def put_key(self, key: KeyRow) -> None:
-        changes = ", ".join(f"{name} = excluded.{name}" for name in schema.KEY_COLUMNS[1:])
-        with self._sql.transaction(durable=True):
-            self._sql.run(
-                f"INSERT INTO keys ({_columns(schema.KEY_COLUMNS)}) VALUES ({_marks(schema.KEY_COLUMNS)}) "
-                f"ON CONFLICT (id) DO UPDATE SET {changes}",
-                key_row(key),
-            )
-
-    def stored_keys(self) -> list[KeyRow]:
-        with self._sql.transaction(durable=False):
-            rows = self._sql.run(f"SELECT {_columns(schema.KEY_COLUMNS)} FROM keys ORDER BY created_ns, id")
-        return [key_of(row) for row in rows]
-
-    def tend(self) -> None:
-        self._sql.tend()
-
-    def close(self) -> None:
-        self._sql.close()
 
 
 def _id(op: Op) -> AttemptId:

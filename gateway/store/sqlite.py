@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gateway.store.connection import Row
 from gateway.store.schema import SCHEMA_VERSION, TABLES
 from gateway.store.spec import LedgerStore, StoreError, StoreInUseError
-from gateway.store.sql import Row, SqlLedgerStore
+from gateway.store.sql import SqlLedgerStore
 
 _TRIGGERS = tuple(
     f"CREATE TRIGGER IF NOT EXISTS entries_no_{verb.lower()} BEFORE {verb} ON entries "

@@ -15,6 +15,7 @@ from gateway.types.errors import PolicyError
 from gateway.types.secret import Secret
 from tests.spend.accounts import HELD, NOON_NS, OpenAccounts, SetClock, budget, facts
 from tests.spend.test_ledger import settle
+from tests.store.stores import POSTGRES
 
 HOOK = {"url": "https://alerts.test/hook", "secret": "s3cret"}
 ALERT = Alert(
@@ -117,10 +118,9 @@ async def test_a_failed_delivery_is_tried_again_with_the_same_id(
     assert len({headers["x-gaugeway-alert-id"] for _, headers, _ in receiver.got}) == 1
 
 
-async def test_four_nodes_deliver_each_alert_once(open_accounts: OpenAccounts, request: pytest.FixtureRequest) -> None:
+@POSTGRES
+async def test_four_nodes_deliver_each_alert_once(open_accounts: OpenAccounts) -> None:
     """Four nodes that all charge and all deliver send each threshold once."""
-    if "sqlite" in request.node.callspec.id:
-        pytest.skip("SQLite is for one process")
     config = budget(1000, enforcement="soft", webhooks=[HOOK])
     clock = SetClock()
     nodes = [await open_accounts(config, clock=clock, node=name) for name in "abcd"]

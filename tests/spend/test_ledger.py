@@ -14,6 +14,7 @@ from gateway.types.records import Basis
 from gateway.types.route import Operation
 from gateway.types.usage import Usage
 from tests.spend.accounts import FREE, HELD, NOON_NS, PAYER, UNPRICED, OpenAccounts, SetClock, budget, facts
+from tests.store.stores import POSTGRES
 
 HOUR_NS = 3600 * 10**9
 
@@ -434,10 +435,9 @@ async def test_embeddings_hold_no_output(open_accounts: OpenAccounts) -> None:
     accounts.release(hold)
 
 
-async def test_two_nodes_share_one_budget(open_accounts: OpenAccounts, request: pytest.FixtureRequest) -> None:
+@POSTGRES
+async def test_two_nodes_share_one_budget(open_accounts: OpenAccounts) -> None:
     """Two nodes on one PostgreSQL ledger admit together exactly what fits, and each sees the other's spend."""
-    if "sqlite" in request.node.callspec.id:
-        pytest.skip("SQLite is for one process; that a second one is refused is tested with the store")
     a = await open_accounts(budget(9 * HELD), node="a")
     b = await open_accounts(budget(9 * HELD), node="b")
     results = await asyncio.gather(

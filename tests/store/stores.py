@@ -50,3 +50,7 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenS
 def store(open_store: OpenStore) -> LedgerStore:
     """An empty ledger."""
     return open_store("a")
+
+
+POSTGRES = pytest.mark.parametrize("open_store", [pytest.param("postgres", marks=pytest.mark.stack)], indirect=True)
+"""For what only several nodes can do. SQLite is for one process; that it refuses a second one is tested."""

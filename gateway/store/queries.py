@@ -1,0 +1,135 @@
+"""Everything about a ledger but its commits: reading it, checking it, its outbox and its keys."""
+
+# ruff: noqa: S608 - statements are joined from the constants of gateway.store.schema; every value is a parameter
+
+from collections.abc import Iterator, Sequence
+
+from gateway.store import schema
+from gateway.store.connection import Sql, columns, marks
+from gateway.store.rows import alert_of, counter_of, entry_of, hold_of, key_of, key_row
+from gateway.store.spec import (
+    Alert,
+    Balance,
+    CounterRow,
+    Entry,
+    KeyRow,
+    OpenHold,
+    StoreError,
+    WrongCounter,
+)
+
+_SUM_ENTRIES = "SELECT CAST(COALESCE(SUM(nano_usd), 0) AS BIGINT) FROM entries WHERE at_ns >= ? AND at_ns < ?"
+
+
+class Queries:
+    """The part of `gateway.store.spec.LedgerStore` that takes no charge."""
+
+    def __init__(self, sql: Sql) -> None:
+        self._sql = sql
+
+    def wrong_counters(self) -> list[WrongCounter]:
+        with self._sql.transaction(durable=False, snapshot=True):
+            return self._wrong_counters("")
+
+    def rebuild(self) -> int:
+        with self._sql.transaction(durable=True):
+            wrong = self._wrong_counters(self._sql.lock)
+            if wrong:
+                self._sql.many(
+                    "UPDATE counters SET spent = ?, held = ? WHERE scope = ? AND window_id = ?",
+                    [
+                        (one.true_spent_nano_usd, one.true_held_nano_usd, one.counter.scope, one.counter.window_id)
+                        for one in wrong
+                    ],
+                )
+        return len(wrong)
+
+    def _wrong_counters(self, lock: str) -> list[WrongCounter]:
+        # Counters are locked before holds and entries are read, so that no commit falls in between.
+        rows = self._sql.run(f"SELECT {columns(schema.COUNTER_COLUMNS)} FROM counters ORDER BY scope, window_id" + lock)
+        holds = self._select_holds()
+        wrong = []
+        for counter in map(counter_of, rows):
+            key = (counter.scope, counter.window_id)
+            spent = self._sum(counter.start_ns, counter.end_ns, counter.match)
+            held = sum(hold.nano_usd for hold in holds if key in hold.counters)
+            if (spent, held) != (counter.spent_nano_usd, counter.held_nano_usd):
+                wrong.append(WrongCounter(counter=counter, true_spent_nano_usd=spent, true_held_nano_usd=held))
+        return wrong
+
+    def balances(self, now_ns: int) -> dict[tuple[str, str], Balance]:
+        with self._sql.transaction(durable=False):
+            rows = self._sql.run(
+                "SELECT scope, window_id, spent, held FROM counters WHERE start_ns <= ? AND end_ns > ?",
+                (now_ns, now_ns),
+            )
+        return {(row[0], row[1]): Balance(row[2], row[3]) for row in rows}
+
+    def counters(self) -> list[CounterRow]:
+        with self._sql.transaction(durable=False):
+            rows = self._sql.run(f"SELECT {columns(schema.COUNTER_COLUMNS)} FROM counters ORDER BY scope, window_id")
+        return [counter_of(row) for row in rows]
+
+    def holds(self) -> list[OpenHold]:
+        with self._sql.transaction(durable=False):
+            return self._select_holds()
+
+    def _select_holds(self) -> list[OpenHold]:
+        rows = self._sql.run(f"SELECT {columns(schema.HOLD_COLUMNS)} FROM holds ORDER BY request_id, attempt")
+        return [hold_of(row) for row in rows]
+
+    def entries(self, start_ns: int = 0, end_ns: int = 2**62) -> Iterator[Entry]:
+        statement = (
+            f"SELECT {columns(schema.ENTRY_COLUMNS)} FROM entries WHERE at_ns >= ? AND at_ns < ? "
+            "ORDER BY at_ns, request_id, attempt, kind"
+        )
+        for row in self._sql.stream(statement, (start_ns, end_ns)):
+            yield entry_of(row)
+
+    def claim_alerts(self, now_ns: int, until_ns: int, limit: int) -> list[Alert]:
+        with self._sql.transaction(durable=True):
+            rows = self._sql.run(
+                f"SELECT {columns(schema.ALERT_COLUMNS)} FROM outbox "
+                "WHERE delivered_ns IS NULL AND due_ns <= ? ORDER BY due_ns, id LIMIT ?" + self._sql.lock,
+                (now_ns, limit),
+            )
+            self._sql.many(
+                "UPDATE outbox SET due_ns = ?, tries = tries + 1 WHERE id = ?", [(until_ns, row[0]) for row in rows]
+            )
+        return [alert_of(row) for row in rows]
+
+    def finish_alert(self, alert_id: str, now_ns: int) -> None:
+        with self._sql.transaction(durable=True):
+            self._sql.run("UPDATE outbox SET delivered_ns = ? WHERE id = ?", (now_ns, alert_id))
+
+    def alerts(self) -> list[Alert]:
+        with self._sql.transaction(durable=False):
+            rows = self._sql.run(f"SELECT {columns(schema.ALERT_COLUMNS)} FROM outbox ORDER BY created_ns, id")
+        return [alert_of(row) for row in rows]
+
+    def put_key(self, key: KeyRow) -> None:
+        changes = ", ".join(f"{name} = excluded.{name}" for name in schema.KEY_COLUMNS[1:])
+        with self._sql.transaction(durable=True):
+            self._sql.run(
+                f"INSERT INTO keys ({columns(schema.KEY_COLUMNS)}) VALUES ({marks(schema.KEY_COLUMNS)}) "
+                f"ON CONFLICT (id) DO UPDATE SET {changes}",
+                key_row(key),
+            )
+
+    def stored_keys(self) -> list[KeyRow]:
+        with self._sql.transaction(durable=False):
+            rows = self._sql.run(f"SELECT {columns(schema.KEY_COLUMNS)} FROM keys ORDER BY created_ns, id")
+        return [key_of(row) for row in rows]
+
+    def tend(self) -> None:
+        self._sql.tend()
+
+    def close(self) -> None:
+        self._sql.close()
+
+    def _sum(self, start_ns: int, end_ns: int, match: Sequence[tuple[str, str]]) -> int:
+        if any(column not in schema.PAYER_COLUMNS for column, _ in match):
+            raise StoreError(f"a counter matches on an unknown column: {match}", retryable=False)
+        conditions = "".join(f" AND {column} = ?" for column, _ in match)
+        values = (start_ns, end_ns, *(value for _, value in match))
+        return int(self._sql.run(_SUM_ENTRIES + conditions, values)[0][0])
