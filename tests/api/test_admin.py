@@ -1,14 +1,19 @@
 """The administrators' API: denied by default, and true to the ledger."""
 
+import asyncio
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 from litestar import Litestar
 from litestar.testing import AsyncTestClient
 
 from gateway.api.admin import Admin, admin_app
+from gateway.cli import main
 from gateway.config.money import LedgerFile
+from gateway.server import make_server
 from gateway.spend.budgets import BudgetBook
 from gateway.spend.keys import Keyring
 from gateway.spend.ledger import Accounts
@@ -132,3 +137,36 @@ async def test_the_api_is_described(client: Client) -> None:
         "/spend",
         "/ledger",
     }
+
+
+async def test_the_keys_command_asks_the_gateway_that_owns_the_ledger(admin: Admin, tmp_path: Path) -> None:
+    """While a gateway runs, `gateway keys` works through its admin listener, and its keys open the gateway at once."""
+    server = make_server(admin_app(admin, Secret("admin-token")), "127.0.0.1", 0, signals=False)
+    listener = socket.create_server(("127.0.0.1", 0))
+    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+    config = tmp_path / "gateway.yaml"
+    config.write_text(
+        f"routes: []\nledger: {{path: ledger.db}}\nadmin: {{port: {listener.getsockname()[1]}, token: admin-token}}\n"
+    )
+
+    async def run(*arguments: str) -> Result:
+        command = [*arguments, "--config-path", str(config)]
+        return await asyncio.to_thread(CliRunner().invoke, main, command)
+
+    try:
+        made = await run("keys", "create", "--team", "red", "--route", "chat", "--expires-days", "3")
+        key = admin.keyring.authenticate(made.stdout.strip(), NOON_NS)
+        assert (key.team, key.routes) == ("red", ("chat",))
+        assert key.expires_ns is not None
+        assert f"{key.id}  team red" in (await run("keys", "list")).output
+        rotated = await run("keys", "rotate", key.id)
+        admin.keyring.authenticate(rotated.stdout.strip(), NOON_NS)
+        assert (await run("keys", "revoke", key.id)).exit_code == 0
+        with pytest.raises(PolicyError):
+            admin.keyring.authenticate(rotated.stdout.strip(), NOON_NS)
+        refused = await run("keys", "revoke", "nobody")
+        assert refused.exit_code == 1
+        assert "404" in refused.output
+    finally:
+        server.should_exit = True
+        await serving
