@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from gateway.providers import bedrock_converse, bedrock_invoke
+from gateway.providers import bedrock_converse, bedrock_invoke, bedrock_messages
 from gateway.providers.bedrock_invoke import vendor_of
 from gateway.providers.spec import (
     Auth,
@@ -89,7 +89,7 @@ def _connect(config: BedrockConfig, model: str) -> Endpoint:
     suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
     return Endpoint(
         provider="bedrock",
-        dialect=DIALECT,
+        dialect=CLAUDE if vendor_of(model) == "anthropic" else DIALECT,
         base_url=(config.bedrock_api_base or f"https://bedrock-runtime.{region}.{suffix}").rstrip("/"),
         model=model,
         auth=_auth(config.aws_config),
@@ -129,6 +129,15 @@ DIALECT = Dialect(
     framing=Framing.AWS_EVENT_STREAM,
     fault=fault,
 )
+CLAUDE = msgspec.structs.replace(
+    DIALECT,
+    codecs={
+        **DIALECT.codecs,
+        Operation.MESSAGES: bedrock_messages.MESSAGES,
+        Operation.COUNT_TOKENS: bedrock_messages.COUNT_TOKENS,
+    },
+)
+"""Claude's models take Anthropic's own API as well."""
 
 
 def _check(config: BedrockConfig, model: str, route_type: RouteType) -> None:

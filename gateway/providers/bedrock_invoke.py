@@ -20,7 +20,7 @@ from gateway.types.model_io import ModelReply, ModelRequest, WireRequest
 from gateway.types.usage import Usage
 
 _VENDOR = re.compile(r"(?:^|[./])(anthropic|amazon|cohere|ai21)\.")
-_HEADERS = (("content-type", "application/json"), ("accept", "application/json"))
+HEADERS = (("content-type", "application/json"), ("accept", "application/json"))
 _EMPTY = Raw(b'""')
 _MAX_TOKENS = 8191
 _MAX_TOKENS_DEFAULT = Raw(b"8191")
@@ -63,7 +63,7 @@ def completion_to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest
     if build is None:
         raise _refuse("Unknown Amazon Bedrock model type None", "model")
     body = build(request, endpoint)
-    return WireRequest(url=model_url(endpoint, "invoke"), body=encode(body), headers=_HEADERS)
+    return WireRequest(url=model_url(endpoint, "invoke"), body=encode(body), headers=HEADERS)
 
 
 def _given(request: ModelRequest, endpoint: Endpoint, names: dict[str, str]) -> dict[str, Any]:
@@ -266,7 +266,7 @@ def embeddings_to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest
             raise _refuse("Embeddings on Amazon Bedrock need a Titan or a Cohere model.", "model")
     if view.dimensions is not None:
         body[dimensions] = view.dimensions
-    return WireRequest(url=model_url(endpoint, "invoke"), body=encode(body | extras), headers=_HEADERS)
+    return WireRequest(url=model_url(endpoint, "invoke"), body=encode(body | extras), headers=HEADERS)
 
 
 class _TitanVector(Struct):
