@@ -25,11 +25,13 @@ from gateway.api.openai import ENDPOINTS, V1_SURFACES
 from gateway.api.ops import ops_handlers
 from gateway.api.original import ORIGINAL
 from gateway.api.surface import Surface
+from gateway.config.errors import ConfigError
 from gateway.config.settings import Settings
 from gateway.providers.registry import PROVIDERS, canonical_name
 from gateway.providers.spec import Provider
 from gateway.serve.attempt import Attempts
 from gateway.serve.circuit import Breakers, CircuitState
+from gateway.serve.limits import Limits
 from gateway.serve.money_signals import MoneySignals
 from gateway.serve.routing import RoutingTable, bind
 from gateway.serve.serving import Serving
@@ -40,6 +42,7 @@ from gateway.spend.keys import Keyring, configured_key
 from gateway.spend.ledger import Accounts
 from gateway.spend.opening import Ledgers
 from gateway.spend.prices import PriceBook, packaged_prices
+from gateway.store.windows import Windows
 from gateway.telemetry import names
 from gateway.telemetry.setup import Telemetry
 from gateway.types.clock import Clock, Rng
@@ -73,6 +76,9 @@ class Gateway:
         self.accounts: Accounts | None = None
         self._clock = clock
         self._rng = rng
+        self._limits = Limits(
+            clock, _shared_windows(settings), telemetry.metrics.counter(names.LIMIT_STORAGE_ERRORS).inc
+        )
         self.routes: RoutingTable = {}
         self.use(settings)
         self._invoker: Invoker | None = None
@@ -101,7 +107,7 @@ class Gateway:
         attempts = Attempts(upstream, accounts, instrumented=telemetry.instrumented)
         serving = Serving(attempts, breakers, self._rng)
         authenticator = Authenticator(keyring, self._clock)
-        self._invoker = Invoker(telemetry.observer, serving, authenticator, self._current_routes)
+        self._invoker = Invoker(telemetry.observer, serving, authenticator, self._limits, self._current_routes)
         background = [
             asyncio.create_task(telemetry.watch_loop_lag(self._clock)),
             asyncio.create_task(_every(_SIGNALS_S, signals.update)),
@@ -121,6 +127,7 @@ class Gateway:
                 _LOG.error("%d charges could not be committed before the end", left)
             signals.update()
             credentials.close()
+            await self._limits.close()
             await outbound.close()
             await pool.close()
 
@@ -215,6 +222,18 @@ class _Application(Litestar):
     @staticmethod
     def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
         return [*plugins, MsgspecDIPlugin()]
+
+
+def _shared_windows(settings: Settings) -> Windows | None:
+    """Where limits are counted by all processes together; raises ConfigError when its package is missing."""
+    storage = settings.limits.storage
+    if storage is None:
+        return None
+    try:
+        from gateway.store.shared_windows import RedisWindows
+    except ImportError:
+        raise ConfigError("limits.storage", "needs the package redis: pip install 'gaugeway[redis]'") from None
+    return RedisWindows(storage.reveal())
 
 
 _INVOCATIONS = re.compile(r"/(?P<route>[^/]+)/invocations(?P<call>)/?")

@@ -94,9 +94,13 @@ def start(
     # The fast generator, seeded by the system: ids must be unique, not secret.
     rng = random.Random(random.SystemRandom().getrandbits(256))
     telemetry = Telemetry(settings.telemetry, export, clock, rng)
-    gateway = Gateway(
-        settings, telemetry, clock, rng, configured_ledgers(settings.money.ledger, config_path, os.environ)
-    )
+    try:
+        gateway = Gateway(
+            settings, telemetry, clock, rng, configured_ledgers(settings.money.ledger, config_path, os.environ)
+        )
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        sys.exit(WRONG_CONFIG)
     try:
         listener = MetricsListener(telemetry.exposition, metrics_host, metrics_port)
     except OSError as error:

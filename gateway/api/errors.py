@@ -126,10 +126,11 @@ def openai_body(error: GatewayError, trace_id: str) -> bytes:
 
 
 def mlflow_body(error: GatewayError, trace_id: str) -> bytes:
-    """`{"detail": ..., error_type, trace_id}`."""
-    return msgspec.json.encode(
-        {"detail": mlflow_detail(error), "error_type": error.error_type.value, "trace_id": trace_id}
-    )
+    """`{"detail": ..., error_type, trace_id}`; a rate limit's words stand under `error` too, as slowapi put them."""
+    body = {"detail": mlflow_detail(error), "error_type": error.error_type.value, "trace_id": trace_id}
+    if error.error_type is ErrorType.RATE_LIMITED:
+        body["error"] = error.message
+    return msgspec.json.encode(body)
 
 
 def mlflow_detail(error: GatewayError) -> Any:

@@ -10,6 +10,7 @@ from gateway.api.auth import Authenticator, may_use
 from gateway.api.delivery import AsgiDelivery
 from gateway.api.fields import read_fields
 from gateway.api.surface import Surface
+from gateway.serve.limits import Limits
 from gateway.serve.routing import BoundRoute, RoutingTable
 from gateway.serve.serving import Serving
 from gateway.telemetry.observe import Observer, RequestObservation
@@ -32,11 +33,13 @@ class Invoker:
         observer: Observer,
         serving: Serving,
         authenticator: Authenticator,
+        limits: Limits,
         routes: Callable[[], RoutingTable],
     ) -> None:
         self._observer = observer
         self._serving = serving
         self._authenticator = authenticator
+        self._limits = limits
         self._routes = routes
 
     async def handle(self, surface: Surface, parameter: str | None, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,8 +76,7 @@ class Invoker:
             _find(surface, routes, parameter, observation, delivery)
         if scope["method"] != "POST":  # type: ignore[typeddict-item]
             raise RequestError(ErrorType.METHOD_NOT_ALLOWED, "Method Not Allowed")
-        client = scope.get("client")
-        observation.caller, key = self._authenticator.identify(scope["headers"], client[0] if client else "")
+        observation.caller, key = self._authenticator.identify(scope["headers"], _address(scope))
         waiting = observation.clock.monotonic()
         body = await _read_body(receive)
         observation.caller_s += observation.clock.monotonic() - waiting
@@ -89,6 +91,10 @@ class Invoker:
             headers=_forwarded(surface, scope),
         )
         observation.stream = request.stream
+        if key is not None and key.calls_per_minute is not None:
+            await self._limits.admit_key(key.id, key.calls_per_minute)
+        if route.route.limits:
+            await self._limits.admit(route.route, observation.caller)
         observation.admitted()
         if request.stream:
             delivery.watch()
@@ -101,7 +107,7 @@ class Invoker:
                 traceparent = value.decode("latin-1")
             elif name == b"user-agent":
                 user_agent = value.decode("latin-1")
-        client, server = scope.get("client"), scope.get("server")
+        server = scope.get("server")
         return self._observer.observe_request(
             method=_METHODS.get(scope["method"], "_OTHER"),  # type: ignore[typeddict-item]
             path_template=surface.path,
@@ -109,8 +115,13 @@ class Invoker:
             server=(server[0], server[1] or 0) if server else ("", 0),
             traceparent=traceparent,
             user_agent=user_agent or "",
-            address=client[0] if client else "",
+            address=_address(scope),
         )
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else ""
 
 
 def _forwarded(surface: Surface, scope: Scope) -> tuple[tuple[str, str], ...]:

@@ -18,7 +18,7 @@ from gateway.config.money import Money
 from gateway.config.schema import ConfigFile, ModelFile, RouteFile, TargetFile
 from gateway.config.secrets import resolve_secret
 from gateway.config.settings import Settings
-from gateway.types.route import Route, RouteType, Target, Timeouts
+from gateway.types.route import Limit, Route, RouteType, Target, Timeouts
 from gateway.types.secret import Secret
 
 _NAME = re.compile(r"[\w\-\.]+")
@@ -100,7 +100,7 @@ class _Loading:
                 "Duplicate names found in route configurations. Please remove the duplicate route name from the "
                 "configuration to ensure that route endpoints are created properly.",
             )
-        return Settings(routes=tuple(routes), telemetry=file.telemetry, money=_money(file))
+        return Settings(routes=tuple(routes), telemetry=file.telemetry, limits=file.limits, money=_money(file))
 
     def _route(self, item: dict[str, Any], path: str, *, original_shape: bool) -> Route:
         file = self._convert(item, RouteFile, path)
@@ -133,6 +133,7 @@ class _Loading:
             route_type=route_type,
             targets=tuple(targets),
             original_shape=original_shape,
+            limits=_limits(file),
             retries=file.retries,
         )
 
@@ -204,6 +205,22 @@ class _Loading:
         if type_ is Secret:
             return resolve_secret(value, self._environment)
         raise NotImplementedError(f"no decoder for {type_}")
+
+
+def _limits(file: RouteFile) -> tuple[Limit, ...]:
+    if file.limit is None:
+        return ()
+    written = file.limit if isinstance(file.limit, list) else [file.limit]
+    return tuple(
+        Limit(
+            calls=limit.calls,
+            period_s=limit.period_s,
+            period=limit.renewal_period,
+            key=limit.key,
+            per_route=limit.key == "route",
+        )
+        for limit in written
+    )
 
 
 def _money(file: ConfigFile) -> Money:

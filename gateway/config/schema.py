@@ -1,5 +1,6 @@
 """What a configuration file may say. These Structs mirror the YAML; `gateway.config.load` makes Settings of them."""
 
+import re
 from enum import StrEnum
 from typing import Any
 
@@ -7,6 +8,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from gateway.config.money import AdminFile, BudgetFile, KeyFile, LedgerFile, PriceFile
 from gateway.types.route import Timeouts
+from gateway.types.secret import Secret
 
 
 class HttpSpans(StrEnum):
@@ -58,6 +60,56 @@ class TargetFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     propagate_trace: bool = False
 
 
+class LimitFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A route's `limit:`, as in MLflow 2.10 and later: `calls` a `renewal_period`.
+
+    `renewal_period` is second, minute, hour, day, month (30 days) or year (360 days), also with a number: "5 minutes".
+    `key` says who shares the count: `route` for all callers together; `user`, or nothing, for each caller apart.
+    """
+
+    calls: int
+    renewal_period: str
+    key: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.calls < 1:
+            raise ValueError(f"calls is {self.calls}; it must be at least 1")
+        if self.key not in (None, "route", "user"):
+            raise ValueError(f"key is '{self.key}'; it must be route or user")
+        _ = self.period_s
+
+    @property
+    def period_s(self) -> int:
+        """The length of the period. Raises ValueError."""
+        match = _PERIOD.fullmatch(self.renewal_period)
+        if match is None or match["number"] == "0":
+            raise ValueError(
+                f"renewal_period is '{self.renewal_period}'; it must be one of {', '.join(_PERIODS_S)}, "
+                "also with a number before it"
+            )
+        return int(match["number"] or 1) * _PERIODS_S[match["unit"]]
+
+
+# The lengths are those of the `limits` library, which the MLflow gateway counted with.
+_PERIODS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "month": 2_592_000, "year": 31_104_000}
+_PERIOD = re.compile(rf"((?P<number>\d{{1,6}}) )?(?P<unit>{'|'.join(_PERIODS_S)})s?")
+
+
+class LimitsFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`limits:`, where calls are counted."""
+
+    storage: Secret | None = None
+    """`redis://host:6379/0` (or `valkey://`, `rediss://`) shares the counts between processes; best as $NAME, since it
+    may hold a password. Without it each process counts on its own."""
+
+    def __post_init__(self) -> None:
+        if self.storage is not None and not _STORAGE.match(self.storage.reveal()):
+            raise ValueError("storage must begin with redis://, rediss://, redis+unix://, valkey:// or valkeys://")
+
+
+_STORAGE = re.compile(r"(redis|rediss|redis\+unix|valkey|valkeys)://.")
+
+
 class RouteFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One entry of `routes:` or of `endpoints:`."""
 
@@ -68,6 +120,7 @@ class RouteFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     targets: list[dict[str, Any]] | UnsetType = UNSET
     retries: int = 0
     timeouts: Timeouts | None = None
+    limit: LimitFile | list[LimitFile] | None = None
 
 
 class ConfigFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,6 +129,7 @@ class ConfigFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     routes: list[dict[str, Any]] | UnsetType = UNSET
     endpoints: list[dict[str, Any]] | UnsetType = UNSET
     telemetry: TelemetryFile = TelemetryFile()
+    limits: LimitsFile = LimitsFile()
     prices: tuple[PriceFile, ...] = ()
     budgets: tuple[BudgetFile, ...] = ()
     keys: tuple[KeyFile, ...] = ()

@@ -3,7 +3,7 @@
 from msgspec import Struct
 
 from gateway.config.money import Money
-from gateway.config.schema import TelemetryFile
+from gateway.config.schema import LimitsFile, TelemetryFile
 from gateway.types.route import Route
 
 
@@ -12,6 +12,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     routes: tuple[Route, ...]
     telemetry: TelemetryFile = TelemetryFile()
+    limits: LimitsFile = LimitsFile()
     money: Money = Money()
 
     def by_name(self) -> dict[str, Route]:

@@ -225,6 +225,11 @@ CIRCUIT_STATE = Metric(
     labels=("provider", "model"),
     across=Across.MAX,
 )
+LIMIT_STORAGE_ERRORS = Metric(
+    name="gateway_limit_storage_errors_total",
+    kind=Kind.COUNTER,
+    help="Calls that the limits' shared storage could not count in time; they were counted in their process alone.",
+)
 RATELIMIT_REMAINING = Metric(
     name="gateway_provider_ratelimit_remaining",
     kind=Kind.GAUGE,

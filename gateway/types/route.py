@@ -77,12 +77,20 @@ class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Limit(Struct, frozen=True, kw_only=True):
-    """A rate limit: `calls` a `period_s`, counted per `key` (route or caller)."""
+    """A rate limit: `calls` a `period_s`. `period` and `key` are as the configuration has them."""
 
     calls: int
     period_s: int
     period: str
-    key: str = "route"
+    key: str | None = None
+    per_route: bool = False
+    """One count for all callers of the route; otherwise each caller has its own."""
+
+    @property
+    def text(self) -> str:
+        """The limit in words, such as `5 per 1 minute`."""
+        number, _, unit = self.period.rpartition(" ")
+        return f"{self.calls} per {number or 1} {unit.removesuffix('s')}"
 
 
 class Target(Struct, frozen=True, kw_only=True):
