@@ -10,12 +10,13 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from litestar import Litestar, Request, Response, asgi
+from litestar import Litestar, Request, Response, asgi, post
 from litestar.exceptions import HTTPException, NotFoundException
-from litestar.handlers import ASGIRouteHandler
+from litestar.handlers import ASGIRouteHandler, HTTPRouteHandler
+from litestar.params import FromPath
 from litestar.plugins import PluginProtocol
 from litestar.plugins.core import MsgspecDIPlugin
-from litestar.types import Receive, Scope, Send
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from gateway.api import native
 from gateway.api.auth import Authenticator
@@ -181,7 +182,8 @@ class Gateway:
             route_handlers=[
                 self._named_routes("/gateway", _INVOCATIONS, {"": ORIGINAL}),
                 self._named_routes("/endpoints", _INVOCATIONS, {"": ENDPOINTS}),
-                self._named_routes("/v1beta/models", _MODEL_CALL, native.GEMINI_CALLS),
+                self._named_routes("/v1beta/models", _MODEL_CALL, native.GEMINI_CALLS["/v1beta/models"]),
+                self._model_calls("/v1/models", native.GEMINI_CALLS["/v1/models"]),
                 *(self._fixed_route(surface) for surface in (*V1_SURFACES, *native.FIXED)),
                 *listing_handlers(self._current_routes),
                 *ops_handlers(self._current_routes, self._clock.now_ns() // 1_000_000_000),
@@ -212,6 +214,25 @@ class Gateway:
             if match is None or surface is None:
                 raise NotFoundException("Not Found")
             await self._invoker.handle(surface, match["route"], scope, receive, send)
+
+        return handle
+
+    def _model_calls(self, prefix: str, surfaces: Mapping[str, Surface]) -> HTTPRouteHandler:
+        """The calls on models under a prefix that has other pages too, where a mount cannot stand."""
+
+        @post(f"{prefix}/{{name:str}}", include_in_schema=False)
+        async def handle(name: FromPath[str]) -> ASGIApp:
+            match = _MODEL_CALL.fullmatch(f"/{name}")
+            surface = surfaces.get(match["call"]) if match is not None else None
+            if match is None or surface is None:
+                raise NotFoundException("Not Found")
+            route = match["route"]
+
+            async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+                assert self._invoker is not None, "requests come only while the application runs"
+                await self._invoker.handle(surface, route, scope, receive, send)
+
+            return answer
 
         return handle
 

@@ -168,10 +168,10 @@ def _path_model(parameter: str | None, fields: Fields) -> str:
     return parameter or ""
 
 
-def _gemini(call: str, *, stream: bool = False) -> Surface:
+def _gemini(prefix: str, call: str, *, stream: bool = False) -> Surface:
     read: Callable[[Fields, BoundRoute], ModelRequest] = partial(_read_gemini, call, stream)
     return Surface(
-        path=f"/v1beta/models/{{model}}{call}",
+        path=f"{prefix}/{{model}}{call}",
         route_name=_path_model,
         read=read,
         whole=canonical_body,
@@ -184,10 +184,16 @@ def _gemini(call: str, *, stream: bool = False) -> Surface:
 
 
 GEMINI_CALLS = {
-    ":generateContent": _gemini(":generateContent"),
-    ":streamGenerateContent": _gemini(":streamGenerateContent", stream=True),
-    ":countTokens": _gemini(":countTokens"),
+    prefix: {
+        ":generateContent": _gemini(prefix, ":generateContent"),
+        ":streamGenerateContent": _gemini(prefix, ":streamGenerateContent", stream=True),
+        ":countTokens": _gemini(prefix, ":countTokens"),
+    }
+    for prefix in ("/v1beta/models", "/v1/models")
 }
-"""The surface of each call that may stand behind a model's name in the path."""
+"""By the prefix of their paths, the surface of each call that may stand behind a model's name.
+
+Google's SDKs began with v1beta; newer ones ask v1.
+"""
 
 FIXED = (RESPONSES, MESSAGES, COUNT_TOKENS)
