@@ -58,8 +58,8 @@ class AsgiDelivery:
 
     async def end_stream(self) -> None:
         """Send the surface's end of a stream."""
-        # A comment, which every reader of server-sent events ignores: headers went out before the cost was known.
-        cost = cost_usd(self._observation.cost_nano_usd)
+        # A comment, which readers of server-sent events ignore: headers went out before the cost was known.
+        cost = cost_usd(self._observation.cost_nano_usd) if self._surface.stream_comments else None
         comment = f": x-gateway-cost-usd={cost}\n\n".encode() if cost is not None else b""
         await self._send({"type": "http.response.body", "body": comment + self._surface.stream_end, "more_body": False})
 

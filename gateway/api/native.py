@@ -180,6 +180,8 @@ def _gemini(prefix: str, call: str, *, stream: bool = False) -> Surface:
         unknown_route=_unknown_model,
         stream_error=event_of_data,
         stream_end=b"",
+        # google-genai takes every line for an event.
+        stream_comments=False,
     )
 
 

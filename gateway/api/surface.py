@@ -30,6 +30,7 @@ class Surface(Struct, frozen=True, kw_only=True):
         forwarded_headers: the caller's headers that the vendor's own API reads.
         stream_error: makes a complete event of an error's body, for streams that have begun.
         stream_end: what ends a stream, after its last event.
+        stream_comments: whether the clients of this surface read a stream's comments as the standard says: not at all.
     """
 
     path: str
@@ -42,3 +43,4 @@ class Surface(Struct, frozen=True, kw_only=True):
     forwarded_headers: frozenset[bytes] = frozenset()
     stream_error: Callable[[bytes], bytes] = event_of_data
     stream_end: bytes = b"data: [DONE]\n\n"
+    stream_comments: bool = True
