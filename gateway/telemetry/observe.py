@@ -152,7 +152,8 @@ class RequestObservation:
     ) -> None:
         self._observer = observer
         self.trace = trace
-        self.request_id = f"req_{trace.trace_id_hex[:24]}"
+        # Not of the trace alone: callers may continue one trace over many requests, and each is charged.
+        self.request_id = f"req_{trace.trace_id_hex[:8]}{trace.span_id:016x}"
         self._method = method
         self._path_template = path_template
         self._scheme = scheme
