@@ -12,7 +12,7 @@ CLIENTS := 2.8 2.22 3
 # Passed on: make run ARGS=--traffic, make test ARGS="-k stream -x"
 ARGS ?=
 
-.PHONY: help run test install dev clients lint types contracts check bench prove dashboards lock clean
+.PHONY: help run test install dev clients lint types contracts check bench prove dashboards prices lock clean
 
 help: ## List the commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -49,6 +49,9 @@ prove: dev ## Run the slow proofs that make test leaves out
 
 dashboards: dev ## Write the dashboards' JSON from their Python
 	$(BIN)/python -m dashboards $(ARGS)
+
+prices: dev ## Write the shipped prices from the genai-prices that requirements/dev.txt pins
+	$(BIN)/python -m gateway.spend.snapshot
 
 lock: ## Write requirements/*.txt anew from pyproject.toml (needs uv; UPGRADE=--upgrade for newer versions)
 	$(LOCK) $(UPGRADE) --all-extras --group dev --group build pyproject.toml -o requirements/dev.txt

@@ -154,8 +154,7 @@ class Gateway:
 
     async def _start_accounts(self) -> Accounts:
         today = datetime.fromtimestamp(self._clock.now_ns() / 1e9, UTC).date()
-        # Reading the price data takes half a second, and longer on a slow disk.
-        prices = PriceBook(await asyncio.to_thread(packaged_prices, today), self._money.prices)
+        prices = PriceBook(packaged_prices(today), self._money.prices)
         commit_duration = self._telemetry.metrics.histogram(names.LEDGER_COMMIT)
         accounts = Accounts(
             self._ledgers.write,

@@ -1,27 +1,34 @@
 """The price book: which prices hold for a provider's model, from public data and the configuration's own entries.
 
-Public data come from genai-prices (https://github.com/pydantic/genai-prices), as shipped in its package or as a file
-of its JSON form. Data that cannot be read, or that lost most of their models, are refused: the old prices stay.
+Public data come from genai-prices (https://github.com/pydantic/genai-prices): a snapshot that is shipped here, or a
+newer file of its JSON form. Data that cannot be read, or that lost most of their models, are refused: the old prices stay.
 A model that nobody prices has no card, and no card is never a price of 0.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 from gateway.config.money import PriceFile
+from gateway.spend.price_data import (
+    Constraint,
+    Document,
+    Price,
+    PriceDataError,
+    PricedModel,
+    PricedProvider,
+    Prices,
+    TieredPrice,
+    check_patterns,
+    decode,
+    shipped,
+)
 from gateway.spend.rates import DatedTiers, RateCard, Rates, Tiers, compile_row
-
-if TYPE_CHECKING:
-    from genai_prices.types import ModelInfo, ModelPrice, Provider
 
 _PARTS = {
     "input": "input_mtok",
@@ -52,15 +59,11 @@ _PUBLIC_NAMES = {
 _MAX_CARDS = 4_096
 
 
-class PriceDataError(Exception):
-    """Price data that cannot be used; the prices in use stay."""
-
-
 class PriceData(Struct, frozen=True, kw_only=True):
     """One set of public prices. `as_of` is a day on which it was certainly current: its youngest dated price."""
 
-    providers: Mapping[str, Any]
-    """genai-prices' Provider objects, by id."""
+    providers: Mapping[str, PricedProvider]
+    """By id."""
     version: str
     as_of: date
 
@@ -71,44 +74,38 @@ class PriceData(Struct, frozen=True, kw_only=True):
 
 
 def packaged_prices(today: date) -> PriceData:
-    """The prices of the installed genai-prices. `today` keeps prices announced for later from making them young."""
-    # Half a second of import, paid only by processes that price.
-    import genai_prices
-    from genai_prices.data import providers
-
-    return _data(providers, f"genai-prices {genai_prices.__version__}", today)
+    """The prices that are shipped, in about 10 ms. `today` keeps prices announced for later from making them young."""
+    document = decode(shipped())
+    return _data(document, f"genai-prices {document.genai_prices_version}", today)
 
 
 def read_prices(document: bytes, today: date) -> PriceData:
-    """Prices from genai-prices' JSON form (its repository's `prices/new_data/v2/data.json`).
+    """Prices from genai-prices' JSON form (its repository's `prices/new_data/v2/data.json`, or `data_slim.json`).
 
     Raises:
-        PriceDataError: the bytes are not such a document.
+        PriceDataError: the bytes are not such a document, or price no model.
     """
-    import pydantic
-    from genai_prices.types import _providers_from_raw
-
-    try:
-        raw = json.loads(document)
-        providers = _providers_from_raw(raw["providers"] if isinstance(raw, dict) else raw)
-    except (ValueError, KeyError, TypeError, pydantic.ValidationError) as error:
-        raise PriceDataError(f"the price data cannot be read: {str(error).splitlines()[0]}") from None
-    if not any(provider.models for provider in providers):
+    found = decode(document)
+    check_patterns(found)
+    if not any(provider.models for provider in found.providers):
         raise PriceDataError("the price data hold no model")
-    return _data(providers, f"sha256:{hashlib.sha256(document).hexdigest()[:12]}", today)
+    return _data(found, f"sha256:{hashlib.sha256(document).hexdigest()[:12]}", today)
 
 
-def _data(providers: Iterable[Provider], version: str, today: date) -> PriceData:
-    by_id = {provider.id: provider for provider in providers}
+def _data(document: Document, version: str, today: date) -> PriceData:
     days = [
-        constraint.start_date
-        for provider in by_id.values()
+        entry.constraint.start_date
+        for provider in document.providers
         for model in provider.models
-        if isinstance(model.prices, list)
-        for constraint in (conditional.constraint for conditional in model.prices)
-        if constraint is not None and hasattr(constraint, "start_date") and constraint.start_date <= today
+        if isinstance(model.prices, tuple)
+        for entry in model.prices
+        if entry.constraint is not None and entry.constraint.start_date is not None
     ]
-    return PriceData(providers=by_id, version=version, as_of=max(days, default=date(1970, 1, 1)))
+    return PriceData(
+        providers={provider.id: provider for provider in document.providers},
+        version=version,
+        as_of=max((day for day in days if day <= today), default=date(1970, 1, 1)),
+    )
 
 
 class PriceBook:
@@ -181,7 +178,7 @@ class PriceBook:
         public = self._data.providers.get(_PUBLIC_NAMES.get(name, provider.lower()))
         if public is None or not model:
             return None
-        found = public.find_model(model, all_providers=list(self._data.providers.values()))
+        found = public.find_model(model, self._data.providers)
         return None if found is None else _public_card(found, self._data.version)
 
 
@@ -200,37 +197,31 @@ def _override_card(override: PriceFile) -> RateCard:
     return RateCard(dated=(DatedTiers(tiers=Tiers(rows=(compile_row(rates),)), version=f"config {digest}"),))
 
 
-def _public_card(model: ModelInfo, version: str) -> RateCard | None:
-    from genai_prices.types import ConditionalPrice, StartDateConstraint, TimeOfDateConstraint
-
-    conditional = model.prices if isinstance(model.prices, list) else [ConditionalPrice(prices=model.prices)]
-    dated = []
-    for entry in conditional:
-        tiers = _tiers(entry.prices)
-        if tiers is None:
-            continue
-        constraint = entry.constraint
-        if isinstance(constraint, StartDateConstraint):
-            start = datetime.combine(constraint.start_date, time(), UTC)
-            dated.append(
-                DatedTiers(
-                    tiers=tiers,
-                    version=f"{version} from {constraint.start_date}",
-                    from_ns=int(start.timestamp()) * 1_000_000_000,
-                )
-            )
-        elif isinstance(constraint, TimeOfDateConstraint):
-            dated.append(
-                DatedTiers(
-                    tiers=tiers,
-                    version=f"{version} from {constraint.start_time:%H:%M}",
-                    day_from_s=_second_of_day(constraint.start_time),
-                    day_until_s=_second_of_day(constraint.end_time),
-                )
-            )
-        else:
-            dated.append(DatedTiers(tiers=tiers, version=version))
+def _public_card(model: PricedModel, version: str) -> RateCard | None:
+    dated = [
+        _dated(tiers, entry.constraint, version) for entry in model.dated if (tiers := _tiers(entry.prices)) is not None
+    ]
     return RateCard(dated=tuple(dated)) if dated else None
+
+
+def _dated(tiers: Tiers, constraint: Constraint | None, version: str) -> DatedTiers:
+    if constraint is None:
+        return DatedTiers(tiers=tiers, version=version)
+    if constraint.start_date is not None:
+        start = datetime.combine(constraint.start_date, time(), UTC)
+        return DatedTiers(
+            tiers=tiers,
+            version=f"{version} from {constraint.start_date}",
+            from_ns=int(start.timestamp()) * 1_000_000_000,
+        )
+    assert constraint.start_time is not None
+    assert constraint.end_time is not None
+    return DatedTiers(
+        tiers=tiers,
+        version=f"{version} from {constraint.start_time:%H:%M}",
+        day_from_s=_second_of_day(constraint.start_time),
+        day_until_s=_second_of_day(constraint.end_time),
+    )
 
 
 def _second_of_day(value: time) -> int:
@@ -238,20 +229,16 @@ def _second_of_day(value: time) -> int:
     return int(moment.timestamp()) % 86_400
 
 
-def _tiers(prices: ModelPrice) -> Tiers | None:
+def _tiers(prices: Prices) -> Tiers | None:
     """The tiers of one set of prices, or None where tokens have no price (a model paid by the hour, say)."""
-    from genai_prices.types import TieredPrices
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        given = {part: getattr(prices, key) for part, key in _PARTS.items()}
-    if given["input"] is None and given["output"] is None:
+    if prices.input_mtok is None and prices.output_mtok is None:
         return None
-    starts = sorted({tier.start for value in given.values() if isinstance(value, TieredPrices) for tier in value.tiers})
+    given: dict[str, Price | None] = {part: getattr(prices, key) for part, key in _PARTS.items()}
+    starts = sorted({tier.start for price in given.values() if isinstance(price, TieredPrice) for tier in price.tiers})
     fee = prices.requests_kcount
-    request = Decimal(0) if fee is None else (fee.base if isinstance(fee, TieredPrices) else fee) / 1000
+    request = Decimal(0) if fee is None else (fee.base if isinstance(fee, TieredPrice) else fee) / 1000
     rows = [
-        compile_row(_rates({part: _price_above(value, start) for part, value in given.items()}, request))
+        compile_row(_rates({part: _price_above(price, start) for part, price in given.items()}, request))
         for start in (-1, *starts)
     ]
     return Tiers(rows=tuple(rows), starts=tuple(starts))
@@ -262,12 +249,6 @@ def _rates(values: Mapping[str, Decimal | None], request_usd: Decimal) -> Rates:
     return Rates(request_usd=request_usd, **known)
 
 
-def _price_above(value: Any, start: int) -> Decimal | None:
+def _price_above(price: Price | None, start: int) -> Decimal | None:
     """The price just above a tier's start: what holds for inputs of `start + 1` tokens."""
-    if value is None or isinstance(value, Decimal):
-        return value
-    price: Decimal = value.base
-    for tier in value.tiers:
-        if start >= tier.start:
-            price = tier.price
-    return price
+    return price.above(start) if isinstance(price, TieredPrice) else price

@@ -7,12 +7,12 @@ from decimal import ROUND_CEILING, Decimal
 import genai_prices
 import msgspec
 import pytest
-from genai_prices.types import StartDateConstraint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.config.money import PriceFile
-from gateway.spend.prices import PriceBook, PriceData, PriceDataError, packaged_prices, read_prices
+from gateway.spend.price_data import PriceDataError
+from gateway.spend.prices import PriceBook, PriceData, packaged_prices, read_prices
 from gateway.spend.rates import Rates, compile_row
 from gateway.types.usage import Usage
 
@@ -193,11 +193,11 @@ def test_prices_change_on_their_day_and_with_the_hour(data: PriceData) -> None:
     seen = 0
     for provider in data.providers.values():
         for model in provider.models:
-            for entry in model.prices if isinstance(model.prices, list) else []:
-                if isinstance(entry.constraint, StartDateConstraint) and (card := book.card(provider.id, model.id)):
-                    day = datetime.combine(entry.constraint.start_date, datetime.min.time(), UTC)
-                    at = int(day.timestamp()) * 10**9
-                    version = f"{data.version} from {entry.constraint.start_date}"
+            for entry in model.dated:
+                first = None if entry.constraint is None else entry.constraint.start_date
+                if first is not None and (card := book.card(provider.id, model.id)):
+                    at = int(datetime.combine(first, datetime.min.time(), UTC).timestamp()) * 10**9
+                    version = f"{data.version} from {first}"
                     assert card.at(at - 1).version != version
                     seen += card.at(at).version == version
     assert seen > 100
