@@ -1,10 +1,14 @@
 """The genuine openai SDK works against /v1 after changing its base URL."""
 
+import asyncio
+from pathlib import Path
+
 import httpx
 import openai
 import pytest
 from openai.types.chat import ChatCompletion
 
+from gateway.types.errors import ErrorType
 from tests.conftest import StartGateway
 from tests.openai_replies import (
     openai_chat,
@@ -14,10 +18,11 @@ from tests.openai_replies import (
     openai_stream,
     openai_usage,
 )
-from tests.replies import json_reply
+from tests.replies import StreamReply, json_reply
 from tests.running_gateway import RunningGateway, routes_yaml
 from tests.upstream import ScriptedUpstream
 
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "openai"
 MESSAGES = [{"role": "user", "content": "Hello?"}]
 WEATHER = {
     "type": "function",
@@ -205,3 +210,34 @@ async def test_responses(upstream: ScriptedUpstream, start_gateway: StartGateway
     counted = (await gateway.records.last()).attempts[0].usage
     assert counted is not None
     assert (counted.input_tokens, counted.cache_read_tokens, counted.reasoning_tokens) == (8, 3, 1)
+
+
+async def test_a_response_streams(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
+    """The SDK reads the vendor's own events of a streamed response; the tokens in the last one count."""
+    gateway = await start_gateway(routes_yaml(upstream.url))
+    upstream.script(StreamReply([(FIXTURES / "responses_stream" / "upstream.sse").read_bytes()]))
+    async with _sdk(gateway) as sdk:
+        stream = await sdk.responses.create(model="chat", input="Hello?", stream=True)
+        events = [event async for event in stream]
+    deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+    assert ("".join(deltas), events[-1].type) == ("In a peaceful grove", "response.completed")
+    counted = (await gateway.records.last()).attempts[0].usage
+    assert counted is not None
+    assert (counted.input_tokens, counted.output_tokens) == (36, 87)
+
+
+async def test_a_response_that_fails_in_its_stream(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
+    """A response that fails after its first words ends in the SDK's error event, and counts as the provider's failure."""
+    gateway = await start_gateway(routes_yaml(upstream.url))
+    begun, failed = (
+        (FIXTURES / "responses_stream_failed" / "upstream.sse").read_bytes().split(b"event: response.failed")
+    )
+    gate = asyncio.Event()
+    upstream.script(StreamReply([begun, gate, b"event: response.failed" + failed]))
+    async with _sdk(gateway) as sdk:
+        stream = await sdk.responses.create(model="chat", input="Hello?", stream=True)
+        async for event in stream:
+            if event.type == "response.output_text.delta":
+                gate.set()
+    assert (event.type, event.message) == ("error", "The model failed to generate a response.")
+    assert (await gateway.records.last()).error_type is ErrorType.STREAM_ERROR
