@@ -77,19 +77,12 @@ class Exchange:
 class Pool:
     """Connections to all upstreams, kept alive between requests. To be made and closed on a running loop."""
 
-    def __init__(self, *, tls: ssl.SSLContext | None = None, keepalive_s: float = 15.0) -> None:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0,
-                keepalive_timeout=keepalive_s,
-                ttl_dns_cache=30,
-                ssl=tls if tls is not None else True,
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=_NO_AUTO_HEADERS,
-            # Looking the proxy variables up costs tens of microseconds a request, so only where there are any.
-            trust_env=bool(getproxies()),
-        )
+    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
+        # A request that meets a connection which its server is closing is lost, and may not be sent again: it might
+        # have been served. Model servers of one's own mostly close after 5 s (uvicorn, Node, llama.cpp), so theirs
+        # are given up before; vendors keep theirs for a minute and more, and TLS is worth keeping.
+        self._plain = _session(4.0, tls)
+        self._tls = _session(30.0, tls)
 
     async def send(
         self,
@@ -106,7 +99,8 @@ class Pool:
         `propagate_trace` changes nothing here: the pool sends no trace header that it is not given.
         """
         try:
-            response = await self._session.request(
+            session = self._tls if url.startswith("https:") else self._plain
+            response = await session.request(
                 method,
                 _url(url),
                 headers=headers,
@@ -125,7 +119,20 @@ class Pool:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._session.close()
+        await self._plain.close()
+        await self._tls.close()
+
+
+def _session(keepalive_s: float, tls: ssl.SSLContext | None) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(
+            limit=0, keepalive_timeout=keepalive_s, ttl_dns_cache=30, ssl=tls if tls is not None else True
+        ),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=_NO_AUTO_HEADERS,
+        # Looking the proxy variables up costs tens of microseconds a request, so only where there are any.
+        trust_env=bool(getproxies()),
+    )
 
 
 def map_failure(error: Exception, *, reading: bool) -> UpstreamError:
