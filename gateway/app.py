@@ -28,8 +28,7 @@ from gateway.api.original import ORIGINAL
 from gateway.api.surface import Surface
 from gateway.config.errors import ConfigError
 from gateway.config.settings import Settings
-from gateway.providers.registry import PROVIDERS, canonical_name
-from gateway.providers.spec import Provider
+from gateway.providers.registry import PROVIDERS
 from gateway.serve.attempt import Attempts
 from gateway.serve.circuit import Breakers, CircuitState
 from gateway.serve.limits import Limits
@@ -55,11 +54,6 @@ from gateway.upstream.pool import Pool
 _LOG = logging.getLogger(__name__)
 
 
-def find_provider(name: str) -> Provider | None:
-    """A provider by the name in a configuration file, whatever its case and hyphens."""
-    return PROVIDERS.get(canonical_name(name))
-
-
 class Gateway:
     """One gateway process: its routing table, its telemetry, and the ASGI application that joins them."""
 
@@ -70,9 +64,12 @@ class Gateway:
         clock: Clock,
         rng: Rng,
         ledgers: Ledgers,
+        *,
+        administers: bool = True,
     ) -> None:
         self._telemetry = telemetry
         self._ledgers = ledgers
+        self._administers = administers
         self._money = settings.money
         self.accounts: Accounts | None = None
         self._clock = clock
@@ -136,7 +133,7 @@ class Gateway:
     async def _administration(self, accounts: Accounts, keyring: Keyring) -> AsyncIterator[None]:
         """The administrators' listener, where the configuration has a token for it."""
         file = self._money.admin
-        if file.token is None:
+        if file.token is None or not self._administers:
             yield
             return
         # Its routes and their OpenAPI document are only built where they are served.

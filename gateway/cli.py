@@ -1,14 +1,14 @@
 """The `gateway` command."""
 
-import gc
-import logging
 import os
-import random
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+from msgspec import structs
 
 from gateway import __version__
 from gateway.config.errors import ConfigError
@@ -16,6 +16,10 @@ from gateway.config.load import load_file
 from gateway.config.settings import Settings
 from gateway.keys_cli import keys
 from gateway.ledger_cli import ledger
+
+if TYPE_CHECKING:
+    from gateway.spend.opening import Ledgers
+    from gateway.telemetry.setup import TraceExport
 
 WRONG_CONFIG = 2
 """The exit status for a configuration that cannot be used."""
@@ -44,7 +48,7 @@ main.add_command(keys)
 
 
 def _load(path: Path) -> Settings:
-    from gateway.app import find_provider
+    from gateway.providers.registry import find_provider
 
     try:
         return load_file(path, find_provider, os.environ)
@@ -63,7 +67,13 @@ def _load(path: Path) -> Settings:
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where callers reach the gateway.")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(0, 65535))
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Serving processes.")
+@click.option(
+    "--workers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Serving processes; several need `ledger.postgres`.",
+)
 @click.option("--metrics-host", default="127.0.0.1", show_default=True, help="Where Prometheus scrapes.")
 @click.option("--metrics-port", default=9464, show_default=True, type=click.IntRange(0, 65535))
 @click.option(
@@ -76,59 +86,79 @@ def start(
     config_path: Path, host: str, port: int, workers: int, metrics_host: str, metrics_port: int, traces: str | None
 ) -> None:
     """Serve the routes of a configuration file."""
+    settings, export = _prepare(config_path, traces)
+    if workers == 1:
+        from gateway.process import serve
+
+        ledgers = _ledgers(settings, config_path)
+        metrics_address = (metrics_host, metrics_port)
+        sys.exit(_checked(lambda: serve(settings, ledgers, export, SystemClock(), (host, port), metrics_address)))
+    if settings.money.ledger.postgres is None:
+        # Several writers of one SQLite file can lose its log, and a file each would be several budgets.
+        raise click.UsageError(f"--workers {workers} needs a ledger that processes can share: set `ledger.postgres`")
+    from gateway.supervise import supervise
+
+    def command(number: int, listen_fd: int, block_fd: int, ready_fd: int) -> list[str]:
+        handed = [
+            "--number",
+            str(number),
+            "--listen-fd",
+            str(listen_fd),
+            "--block-fd",
+            str(block_fd),
+            "--ready-fd",
+            str(ready_fd),
+        ]
+        return ["gateway", "worker", "--config-path", str(config_path), "--traces", export.value, *handed]
+
+    sys.exit(supervise(command, workers, (host, port), (metrics_host, metrics_port)))
+
+
+@main.command(hidden=True)
+@click.option("--config-path", type=click.Path(path_type=Path), required=True)
+@click.option("--traces", required=True)
+@click.option("--number", type=int, required=True)
+@click.option("--listen-fd", type=int, required=True)
+@click.option("--block-fd", type=int, required=True)
+@click.option("--ready-fd", type=int, required=True)
+def worker(config_path: Path, traces: str, number: int, listen_fd: int, block_fd: int, ready_fd: int) -> None:
+    """Serve as one of several workers; their supervisor starts them."""
+    settings, export = _prepare(config_path, traces)
+    from gateway.process import Handed, work
+
+    handed = Handed(number=number, listen=listen_fd, block=block_fd, ready=ready_fd)
+    sys.exit(_checked(lambda: work(settings, _ledgers(settings, config_path, number), export, SystemClock(), handed)))
+
+
+def _prepare(config_path: Path, traces: str | None) -> "tuple[Settings, TraceExport]":
     # The telemetry and web libraries take most of the start: check-config and --help do without them.
-    from gateway.app import Gateway
-    from gateway.server import make_server
-    from gateway.spend.opening import configured_ledgers
-    from gateway.telemetry.listener import MetricsListener
-    from gateway.telemetry.setup import Telemetry, configure_logging, trace_export
+    from gateway.telemetry.setup import configure_logging, trace_export
 
     configure_logging()
-    log = logging.getLogger("gateway")
     settings = _load(config_path)
     try:
-        export = trace_export(traces, os.environ)
+        return settings, trace_export(traces, os.environ)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    clock = SystemClock()
-    # The fast generator, seeded by the system: ids must be unique, not secret.
-    rng = random.Random(random.SystemRandom().getrandbits(256))
-    telemetry = Telemetry(settings.telemetry, export, clock, rng)
+
+
+def _ledgers(settings: Settings, config_path: Path, worker_number: int | None = None) -> "Ledgers":
+    from gateway.spend.opening import configured_ledgers
+
+    ledger = settings.money.ledger
+    if worker_number is not None:
+        # A worker that dies is told from the others by its name, and its open holds are charged.
+        ledger = structs.replace(ledger, node=f"{ledger.node}-{worker_number}")
+    return configured_ledgers(ledger, config_path, os.environ)
+
+
+def _checked(run: Callable[[], int]) -> int:
+    # Some fields can only be found wrong where they are used.
     try:
-        gateway = Gateway(
-            settings, telemetry, clock, rng, configured_ledgers(settings.money.ledger, config_path, os.environ)
-        )
+        return run()
     except ConfigError as error:
         click.echo(str(error), err=True)
-        sys.exit(WRONG_CONFIG)
-    try:
-        listener = MetricsListener(telemetry.exposition, metrics_host, metrics_port)
-    except OSError as error:
-        click.echo(f"--metrics-port {metrics_port}: {error.strerror}; choose another port", err=True)
-        sys.exit(1)
-    log.info(
-        "serving %d routes on http://%s:%d, documentation on /docs, metrics on http://%s:%d/metrics, traces: %s",
-        len(settings.routes),
-        host,
-        port,
-        metrics_host,
-        listener.port,
-        export.value,
-    )
-    server = make_server(gateway.app, host, port)
-    # What has been imported and built stays for good: the collector need not walk it again with every full pass.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
-    try:
-        server.run()
-    finally:
-        telemetry.close()
-        listener.close()
-    if not server.started:
-        # Uvicorn has logged why: the port is taken, or the address is not ours.
-        sys.exit(1)
-    log.info("stopped")
+        return WRONG_CONFIG
 
 
 @main.command("check-config")

@@ -35,7 +35,7 @@ config_option = click.option(
 def load_money(config_path: Path) -> Money:
     """The money part of a configuration, or the end of the command."""
     # Knowing every provider takes a moment that `--help` need not wait for.
-    from gateway.app import find_provider
+    from gateway.providers.registry import find_provider
 
     try:
         return load_file(config_path, find_provider, os.environ).money

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,9 +18,16 @@ _LOG = logging.getLogger(__name__)
 class Server(uvicorn.Server):
     """A uvicorn server whose signals drain and exit 0, and which says so once."""
 
-    def __init__(self, config: uvicorn.Config, *, signals: bool) -> None:
+    def __init__(self, config: uvicorn.Config, *, signals: bool, on_started: Callable[[], None]) -> None:
         super().__init__(config)
         self._signals = (signal.SIGTERM, signal.SIGINT) if signals else ()
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and tell who asked."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_started()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -40,8 +48,13 @@ class Server(uvicorn.Server):
         _LOG.info("draining: no new connections, requests in flight have %s s", GRACE_S)
 
 
-def make_server(app: Any, host: str, port: int, *, signals: bool = True) -> Server:
-    """A server for one process. With `signals` it drains on SIGTERM and SIGINT; else whoever made it stops it."""
+def make_server(
+    app: Any, host: str, port: int, *, signals: bool = True, on_started: Callable[[], None] = lambda: None
+) -> Server:
+    """A server for one process. With `signals` it drains on SIGTERM and SIGINT; else whoever made it stops it.
+
+    `on_started` is called once it accepts connections.
+    """
     config = uvicorn.Config(
         app,
         host=host,
@@ -57,4 +70,4 @@ def make_server(app: Any, host: str, port: int, *, signals: bool = True) -> Serv
         timeout_graceful_shutdown=GRACE_S,
         backlog=2048,
     )
-    return Server(config, signals=signals)
+    return Server(config, signals=signals, on_started=on_started)

@@ -18,10 +18,11 @@ from contextlib import ExitStack, asynccontextmanager, nullcontext
 import httpx
 from prometheus_client import CollectorRegistry
 
-from gateway.app import Gateway, find_provider
+from gateway.app import Gateway
 from gateway.cli import SystemClock
 from gateway.config.load import load_text
 from gateway.config.settings import Settings
+from gateway.providers.registry import find_provider
 from gateway.server import make_server
 from gateway.spend.opening import Ledgers, passing_ledgers
 from gateway.telemetry.names import Metric

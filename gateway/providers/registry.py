@@ -47,3 +47,8 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
     {canonical_name(name): provider for provider in _ALL for name in (provider.name, *provider.aliases)}
 )
 """Every provider by its canonical name and by each alias."""
+
+
+def find_provider(name: str) -> Provider | None:
+    """A provider by the name in a configuration file, whatever its case and hyphens."""
+    return PROVIDERS.get(canonical_name(name))

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from select import PIPE_BUF
 
 import msgspec
 from msgspec import Struct
@@ -98,10 +99,22 @@ class RequestLog:
         self.queue.put(record)
 
     def _write(self, records: Sequence[RequestRecord]) -> bool:
-        data = memoryview(b"".join(map(request_line, records)))
-        while data:
-            data = data[os.write(self._descriptor, data) :]
+        piece: list[bytes] = []
+        size = 0
+        for line in map(request_line, records):
+            if size + len(line) > PIPE_BUF:
+                self._write_all(b"".join(piece))
+                piece, size = [], 0
+            piece.append(line)
+            size += len(line)
+        self._write_all(b"".join(piece))
         return True
+
+    def _write_all(self, data: bytes) -> None:
+        # Not over PIPE_BUF at once: several workers write to one pipe, and no line may stand inside another.
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
 
 
 class JsonFormatter(logging.Formatter):

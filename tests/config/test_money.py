@@ -4,10 +4,10 @@ from decimal import Decimal
 
 import pytest
 
-from gateway.app import find_provider
 from gateway.config.errors import ConfigError
 from gateway.config.load import load_text
 from gateway.config.money import Enforcement, Money, Window
+from gateway.providers.registry import find_provider
 
 ROUTES = """
 routes:

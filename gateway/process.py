@@ -1,0 +1,105 @@
+"""One serving process, alone or as one worker of several, from its settings to the end of its drain."""
+
+import gc
+import logging
+import os
+import random
+import socket
+import sys
+
+from msgspec import Struct
+
+from gateway.app import Gateway
+from gateway.config.settings import Settings
+from gateway.server import make_server
+from gateway.spend.opening import Ledgers
+from gateway.telemetry.cells import Block
+from gateway.telemetry.listener import MetricsListener
+from gateway.telemetry.setup import Telemetry, TraceExport
+from gateway.types.clock import Clock
+
+_LOG = logging.getLogger("gateway")
+
+
+class Handed(Struct, frozen=True, kw_only=True):
+    """What a supervisor hands to a worker: its number, and as file descriptors the bound socket, the memory of its
+    metrics, and a pipe that the worker writes to once it serves.
+    """
+
+    number: int
+    listen: int
+    block: int
+    ready: int
+
+
+def serve(
+    settings: Settings,
+    ledgers: Ledgers,
+    export: TraceExport,
+    clock: Clock,
+    address: tuple[str, int],
+    metrics_address: tuple[str, int],
+) -> int:
+    """Serve on (host, port) until SIGTERM or SIGINT, with a metrics listener on the other; the exit status."""
+    (host, port), (metrics_host, metrics_port) = address, metrics_address
+    rng = new_rng()
+    telemetry = Telemetry(settings.telemetry, export, clock, rng)
+    gateway = Gateway(settings, telemetry, clock, rng, ledgers)
+    try:
+        listener = MetricsListener(telemetry.exposition, metrics_host, metrics_port)
+    except OSError as error:
+        print(f"--metrics-port {metrics_port}: {error.strerror}; choose another port", file=sys.stderr)
+        return 1
+    _LOG.info(
+        "serving %d routes on http://%s:%d, documentation on /docs, metrics on http://%s:%d/metrics, traces: %s",
+        len(settings.routes),
+        host,
+        port,
+        metrics_host,
+        listener.port,
+        export.value,
+    )
+    server = make_server(gateway.app, host, port)
+    _freeze()
+    try:
+        server.run()
+    finally:
+        telemetry.close()
+        listener.close()
+    if not server.started:
+        # Uvicorn has logged why: the port is taken, or the address is not ours.
+        return 1
+    _LOG.info("stopped")
+    return 0
+
+
+def work(settings: Settings, ledgers: Ledgers, export: TraceExport, clock: Clock, handed: Handed) -> int:
+    """Serve as one worker of several; its supervisor reads its metrics. The exit status."""
+    rng = new_rng()
+    telemetry = Telemetry(settings.telemetry, export, clock, rng, block=Block.attach(handed.block))
+    # One of the workers answers the administrators: their port is one.
+    gateway = Gateway(settings, telemetry, clock, rng, ledgers, administers=handed.number == 0)
+    server = make_server(gateway.app, "", 0, on_started=lambda: _tell(handed.ready))
+    _freeze()
+    try:
+        server.run(sockets=[socket.socket(fileno=handed.listen)])
+    finally:
+        telemetry.close()
+    return 0 if server.started else 1
+
+
+def new_rng() -> random.Random:
+    """The fast generator, seeded by the system: ids must be unique, not secret."""
+    return random.Random(random.SystemRandom().getrandbits(256))
+
+
+def _tell(descriptor: int) -> None:
+    os.write(descriptor, b"ready")
+    os.close(descriptor)
+
+
+def _freeze() -> None:
+    # What has been imported and built stays for good: the collector need not walk it again with every full pass.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
