@@ -3,29 +3,16 @@
 import asyncio
 import logging
 import os
-import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
 
-from litestar import Litestar, Request, Response, asgi, post
-from litestar.exceptions import HTTPException, NotFoundException
-from litestar.handlers import ASGIRouteHandler, HTTPRouteHandler
-from litestar.params import FromPath
-from litestar.plugins import PluginProtocol
-from litestar.plugins.core import MsgspecDIPlugin
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar import Litestar
 
-from gateway.api import native
+from gateway.api.application import Application, pages
 from gateway.api.auth import Authenticator
 from gateway.api.invoke import Invoker
-from gateway.api.listing import listing_handlers
-from gateway.api.openai import ENDPOINTS, V1_SURFACES
-from gateway.api.ops import ops_handlers
-from gateway.api.original import ORIGINAL
-from gateway.api.surface import Surface
 from gateway.config.errors import ConfigError
 from gateway.config.settings import Settings
 from gateway.providers.registry import PROVIDERS
@@ -80,7 +67,10 @@ class Gateway:
         self.routes: RoutingTable = {}
         self.use(settings)
         self._invoker: Invoker | None = None
-        self.app = self._application()
+        self.app = Application(
+            self._running_invoker,
+            pages(self._current_routes, clock.now_ns() // 1_000_000_000, self._running),
+        )
 
     def use(self, settings: Settings) -> None:
         """Serve these settings from the next request on."""
@@ -173,72 +163,9 @@ class Gateway:
     def _current_routes(self) -> RoutingTable:
         return self.routes
 
-    def _application(self) -> Litestar:
-        return _Application(
-            route_handlers=[
-                self._named_routes("/gateway", _INVOCATIONS, {"": ORIGINAL}),
-                self._named_routes("/endpoints", _INVOCATIONS, {"": ENDPOINTS}),
-                self._named_routes("/v1beta/models", _MODEL_CALL, native.GEMINI_CALLS["/v1beta/models"]),
-                self._model_calls("/v1/models", native.GEMINI_CALLS["/v1/models"]),
-                *(self._fixed_route(surface) for surface in (*V1_SURFACES, *native.FIXED)),
-                *listing_handlers(self._current_routes),
-                *ops_handlers(self._current_routes, self._clock.now_ns() // 1_000_000_000),
-            ],
-            lifespan=[self._running],
-            exception_handlers={HTTPException: _http_error, Exception: _internal_error},
-            openapi_config=None,
-            logging_config=None,
-        )
-
-    def _fixed_route(self, surface: Surface) -> ASGIRouteHandler:
-        @asgi(surface.path, copy_scope=False)
-        async def handle(scope: Scope, receive: Receive, send: Send) -> None:
-            assert self._invoker is not None, "requests come only while the application runs"
-            await self._invoker.handle(surface, None, scope, receive, send)
-
-        return handle
-
-    def _named_routes(self, prefix: str, pattern: re.Pattern[str], surfaces: Mapping[str, Surface]) -> ASGIRouteHandler:
-        """Paths that name a route: `pattern` finds its name, and the call that picks one of the surfaces."""
-
-        # A mount, since Litestar's raw ASGI handlers take no path parameters.
-        @asgi(prefix, is_mount=True, copy_scope=False)
-        async def handle(scope: Scope, receive: Receive, send: Send) -> None:
-            assert self._invoker is not None, "requests come only while the application runs"
-            match = pattern.fullmatch(scope["path"])
-            surface = surfaces.get(match["call"]) if match is not None else None
-            if match is None or surface is None:
-                raise NotFoundException("Not Found")
-            await self._invoker.handle(surface, match["route"], scope, receive, send)
-
-        return handle
-
-    def _model_calls(self, prefix: str, surfaces: Mapping[str, Surface]) -> HTTPRouteHandler:
-        """The calls on models under a prefix that has other pages too, where a mount cannot stand."""
-
-        @post(f"{prefix}/{{name:str}}", include_in_schema=False)
-        async def handle(name: FromPath[str]) -> ASGIApp:
-            match = _MODEL_CALL.fullmatch(f"/{name}")
-            surface = surfaces.get(match["call"]) if match is not None else None
-            if match is None or surface is None:
-                raise NotFoundException("Not Found")
-            route = match["route"]
-
-            async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-                assert self._invoker is not None, "requests come only while the application runs"
-                await self._invoker.handle(surface, route, scope, receive, send)
-
-            return answer
-
-        return handle
-
-
-class _Application(Litestar):
-    """Litestar with msgspec alone: it would load its plugins for every modelling library that is installed."""
-
-    @staticmethod
-    def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
-        return [*plugins, MsgspecDIPlugin()]
+    def _running_invoker(self) -> Invoker:
+        assert self._invoker is not None, "requests come only while the application runs"
+        return self._invoker
 
 
 def _shared_windows(settings: Settings) -> Windows | None:
@@ -253,8 +180,6 @@ def _shared_windows(settings: Settings) -> Windows | None:
     return RedisWindows(storage.reveal())
 
 
-_INVOCATIONS = re.compile(r"/(?P<route>[^/]+)/invocations(?P<call>)/?")
-_MODEL_CALL = re.compile(r"/(?P<route>[^/:]+)(?P<call>:\w+)/?")
 _SIGNALS_S = 1.0
 
 
@@ -265,12 +190,3 @@ async def _every(seconds: float, work: Callable[[], None]) -> None:
 
 
 PROVIDERS_BY_NAME = {provider.name: provider for provider in PROVIDERS.values()}
-
-
-def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, Any]]:
-    return Response({"detail": error.detail}, status_code=error.status_code, headers=error.headers)
-
-
-def _internal_error(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
-    _LOG.error("a page failed", exc_info=error)
-    return Response({"detail": "The gateway failed; its log has the cause."}, status_code=500)

@@ -84,7 +84,7 @@ ANTHROPIC_HEADERS = frozenset({b"anthropic-version", b"anthropic-beta"})
 
 
 def anthropic_body(error: GatewayError, trace_id: str) -> bytes:
-    """`{"type": "error", "error": {type, message, code, trace_id}, "request_id"}`; `code` is the closed error type."""
+    """`{"type": "error", "error": {type, message, code, trace_id}}`; `code` is the closed error type."""
     status = errors.status_of(error)
     return msgspec.json.encode(
         {
@@ -95,7 +95,6 @@ def anthropic_body(error: GatewayError, trace_id: str) -> bytes:
                 "code": error.error_type.value,
                 "trace_id": trace_id,
             },
-            "request_id": f"req_{trace_id[:24]}",
         }
     )
 

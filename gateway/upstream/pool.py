@@ -46,14 +46,18 @@ class Exchange:
 
     async def read(self) -> bytes:
         """The whole body, decompressed. Raises UpstreamError."""
+        content = self._response.content
         parts: list[bytes] = []
         size = 0
-        async for chunk in self.chunks():
-            parts.append(chunk)
-            size += len(chunk)
-            if size > MAX_REPLY_BYTES:
-                self.close()
-                raise UpstreamError(ErrorType.UNREADABLE_REPLY, "The provider's reply is over 256 MiB.")
+        try:
+            while part := await content.readany():
+                parts.append(part)
+                size += len(part)
+                if size > MAX_REPLY_BYTES:
+                    self.close()
+                    raise UpstreamError(ErrorType.UNREADABLE_REPLY, "The provider's reply is over 256 MiB.")
+        except Exception as error:
+            raise map_failure(error, reading=True) from error
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def chunks(self) -> AsyncIterator[bytes]:

@@ -1,0 +1,102 @@
+"""The ASGI application of the callers' listener: hot paths go straight to their surface, pages to Litestar.
+
+A request that a model answers is matched here by its path alone. Litestar's router costs each request 20 us, and its
+raw ASGI handlers take no path parameters; it serves all that is looked at, and not waited for.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from litestar import Litestar, Request, Response
+from litestar.enums import ScopeType
+from litestar.exceptions import HTTPException
+from litestar.plugins import PluginProtocol
+from litestar.plugins.core import MsgspecDIPlugin
+from litestar.types import Receive, Scope, Send
+
+from gateway.api import native
+from gateway.api.invoke import Invoker
+from gateway.api.listing import listing_handlers
+from gateway.api.openai import ENDPOINTS, V1_SURFACES
+from gateway.api.ops import ops_handlers
+from gateway.api.original import ORIGINAL
+from gateway.api.surface import Surface
+from gateway.serve.routing import RoutingTable
+
+_LOG = logging.getLogger(__name__)
+
+FIXED: Mapping[str, Surface] = {surface.path: surface for surface in (*V1_SURFACES, *native.FIXED)}
+"""Surfaces whose path names no route."""
+_INVOCATIONS = re.compile(r"/(?P<family>gateway|endpoints)/(?P<route>[^/]+)/invocations/?")
+_FAMILIES = {"gateway": ORIGINAL, "endpoints": ENDPOINTS}
+_MODEL_CALL = re.compile(r"(?P<prefix>/v1beta/models|/v1/models)/(?P<route>[^/:]+)(?P<call>:\w+)/?")
+
+
+def find_surface(path: str) -> tuple[Surface, str | None] | None:
+    """The surface of a path and the route that the path names; None for paths that are no surface's."""
+    surface = FIXED.get(path)
+    if surface is not None:
+        return surface, None
+    if (match := _INVOCATIONS.fullmatch(path)) is not None:
+        return _FAMILIES[match["family"]], match["route"]
+    if (match := _MODEL_CALL.fullmatch(path)) is not None:
+        call = native.GEMINI_CALLS[match["prefix"]].get(match["call"])
+        return (call, match["route"]) if call is not None else None
+    return None
+
+
+class Application:
+    """The ASGI application.
+
+    Args:
+        invoker: serves the surfaces; asked for with each request, since it is made when the application starts.
+        pages: documentation, listings and health; it also runs the application's lifespan.
+    """
+
+    def __init__(self, invoker: Callable[[], Invoker], pages: Litestar) -> None:
+        self._invoker = invoker
+        self._pages = pages
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection's request, or the lifespan."""
+        if scope["type"] == ScopeType.HTTP:
+            found = find_surface(scope["path"])
+            if found is not None:
+                await self._invoker().handle(*found, scope, receive, send)
+                return
+        await self._pages(scope, receive, send)
+
+
+def pages(
+    routes: Callable[[], RoutingTable],
+    started: int,
+    lifespan: Callable[[Litestar], AbstractAsyncContextManager[None]],
+) -> Litestar:
+    """What Litestar serves; `routes` gives the table in force, `started` is in seconds since the epoch."""
+    return _Pages(
+        route_handlers=[*listing_handlers(routes), *ops_handlers(routes, started)],
+        lifespan=[lifespan],
+        exception_handlers={HTTPException: _http_error, Exception: _internal_error},
+        openapi_config=None,
+        logging_config=None,
+    )
+
+
+class _Pages(Litestar):
+    """Litestar with msgspec alone: it would load its plugins for every modelling library that is installed."""
+
+    @staticmethod
+    def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
+        return [*plugins, MsgspecDIPlugin()]
+
+
+def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, Any]]:
+    return Response({"detail": error.detail}, status_code=error.status_code, headers=error.headers)
+
+
+def _internal_error(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
+    _LOG.error("a page failed", exc_info=error)
+    return Response({"detail": "The gateway failed; its log has the cause."}, status_code=500)
