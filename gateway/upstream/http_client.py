@@ -8,7 +8,10 @@ from gateway.types.route import Timeouts
 from gateway.upstream.pool import Exchange, Pool
 
 _TRACE_HEADERS = frozenset({b"traceparent", b"tracestate", b"baggage"})
-_HOP_HEADERS = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection"})
+_POOL_HEADERS = frozenset(
+    {b"host", b"content-length", b"transfer-encoding", b"connection", b"accept", b"accept-encoding", b"user-agent"}
+)
+"""What the pool says itself."""
 _TIMEOUTS = "gateway.timeouts"
 _PROPAGATE = "gateway.propagate_trace"
 
@@ -39,7 +42,7 @@ class PoolTransport(httpx.AsyncBaseTransport):
         """Send `request`; raises UpstreamError."""
         body = await request.aread()
         propagate = request.extensions.get(_PROPAGATE, False)
-        removed = _HOP_HEADERS | ({b"baggage"} if propagate else _TRACE_HEADERS)
+        removed = _POOL_HEADERS | ({b"baggage"} if propagate else _TRACE_HEADERS)
         headers = [
             (name.decode("ascii"), value.decode("latin-1"))
             for name, value in request.headers.raw

@@ -14,11 +14,18 @@ from urllib.request import getproxies
 import aiohttp
 import yarl
 
+from gateway import __version__
 from gateway.types.errors import ErrorType, UpstreamError
 from gateway.types.route import Timeouts
 
 MAX_REPLY_BYTES = 256 * 1024 * 1024
-_NO_AUTO_HEADERS = frozenset({"User-Agent", "Accept", "Accept-Encoding", "Content-Type"})
+_OUR_HEADERS = (
+    ("user-agent", f"gaugeway/{__version__}"),
+    ("accept", "*/*"),
+    # Undoing a compression costs more than the bytes that it saves on the way to a data centre.
+    ("accept-encoding", "identity"),
+)
+"""Given with each request, so that aiohttp need not work out its own."""
 
 
 @lru_cache(maxsize=4096)
@@ -107,7 +114,7 @@ class Pool:
             response = await session.request(
                 method,
                 _url(url),
-                headers=headers,
+                headers=(*_OUR_HEADERS, *headers),
                 data=body,
                 allow_redirects=False,
                 timeout=_client_timeout(timeouts),
@@ -133,7 +140,6 @@ def _session(keepalive_s: float, tls: ssl.SSLContext | None) -> aiohttp.ClientSe
             limit=0, keepalive_timeout=keepalive_s, ttl_dns_cache=30, ssl=tls if tls is not None else True
         ),
         cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=_NO_AUTO_HEADERS,
         # Looking the proxy variables up costs tens of microseconds a request, so only where there are any.
         trust_env=bool(getproxies()),
     )
