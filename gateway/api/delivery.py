@@ -1,6 +1,7 @@
 """The caller's side of a connection, in ASGI: replies go out whole or in pieces, and a caller who leaves is noticed."""
 
 import asyncio
+from collections.abc import Callable
 
 from litestar.types import Receive, Send
 
@@ -23,7 +24,7 @@ _STREAM = (
 class AsgiDelivery:
     """Implements `gateway.serve.delivery.Delivery` for one request of one surface."""
 
-    __slots__ = ("_observation", "_receive", "_route", "_send", "_surface", "_watcher", "begun", "left")
+    __slots__ = ("_observation", "_receive", "_route", "_send", "_surface", "_watcher", "begun", "left", "on_left")
 
     def __init__(self, surface: Surface, observation: RequestObservation, receive: Receive, send: Send) -> None:
         self._surface = surface
@@ -33,6 +34,7 @@ class AsgiDelivery:
         self._route: BoundRoute | None = None
         self._watcher: asyncio.Task[None] | None = None
         self.left = False
+        self.on_left: Callable[[], None] | None = None
         self.begun = False
 
     def routed(self, route: BoundRoute) -> None:
@@ -79,7 +81,10 @@ class AsgiDelivery:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self.left = True
-        serving.cancel()
+        if self.on_left is not None:
+            self.on_left()
+        else:
+            serving.cancel()
 
     # --- errors
 

@@ -15,7 +15,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from gateway.config.errors import ConfigError
 from gateway.config.money import Money
-from gateway.config.schema import ConfigFile, ModelFile, RouteFile, TargetFile
+from gateway.config.schema import ConfigFile, ModelFile, OnCallerLeft, RouteFile, TargetFile
 from gateway.config.secrets import resolve_secret
 from gateway.config.settings import Settings
 from gateway.types.route import Limit, Route, RouteType, Target, Timeouts
@@ -193,6 +193,7 @@ class _Loading:
             tier=tier,
             timeouts=model.timeouts or timeouts or Timeouts(),
             propagate_trace=model.propagate_trace,
+            drain_s=model.drain_s if model.on_caller_left is OnCallerLeft.DRAIN else None,
         )
 
     def _convert(self, value: Any, type_: type[_T], path: str) -> _T:

@@ -1,5 +1,6 @@
 """What a configuration file may say. These Structs mirror the YAML; `gateway.config.load` makes Settings of them."""
 
+import math
 import re
 from enum import StrEnum
 from typing import Any
@@ -38,26 +39,38 @@ class TelemetryFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     log_requests: bool = True
 
 
+class OnCallerLeft(StrEnum):
+    """What becomes of a stream whose caller leaves."""
+
+    CANCEL = "cancel"
+    DRAIN = "drain"
+
+
 class ModelFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`model:` of a route: one provider and one of its models."""
+    """`model:` of a route: one provider and one of its models.
+
+    A stream whose caller leaves is broken off (`on_caller_left: cancel`) and charged by what came, or read on for at
+    most `drain_s` seconds (`drain`) and charged exactly.
+    """
 
     provider: str | None = None
     name: str | None = None
     config: dict[str, Any] | None = None
     timeouts: Timeouts | None = None
     propagate_trace: bool = False
+    on_caller_left: OnCallerLeft = OnCallerLeft.CANCEL
+    drain_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.drain_s < math.inf:
+            raise ValueError(f"drain_s is {self.drain_s}; it must be above 0")
 
 
-class TargetFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TargetFile(ModelFile, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One of a route's `targets:`: a model with its share of the traffic, and its place in the fallback order."""
 
-    provider: str | None = None
-    name: str | None = None
-    config: dict[str, Any] | None = None
     weight: float = 1.0
     tier: int = 0
-    timeouts: Timeouts | None = None
-    propagate_trace: bool = False
 
 
 class LimitFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

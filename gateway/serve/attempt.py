@@ -10,6 +10,7 @@ from typing import Protocol
 from gateway.providers.spec import Codec
 from gateway.serve.charging import capped, charge_facts, payer_of
 from gateway.serve.delivery import Delivery
+from gateway.serve.draining import drained
 from gateway.serve.parameters import request_parameters
 from gateway.serve.routing import BoundTarget
 from gateway.spend.ledger import Accounts, Hold
@@ -84,7 +85,10 @@ class Attempts:
         ) as attempt:
             trial = _Trial(observation, attempt, bound, codec, request, delivery)
             try:
-                return await trial.run(self._upstream, wire, instrumented=self._instrumented)
+                exchange = trial.run(self._upstream, wire, instrumented=self._instrumented)
+                if bound.target.drain_s is None or not request.stream:
+                    return await exchange
+                return await drained(exchange, delivery, bound.target.drain_s)
             except GatewayError as error:
                 if isinstance(error, UpstreamError):
                     trial.sent = error.sent
@@ -96,6 +100,7 @@ class Attempts:
                 attempt.error_type = ErrorType.CALLER_LEFT if delivery.left else ErrorType.SHUTTING_DOWN
                 raise
             finally:
+                trial.drained = bound.target.drain_s is not None and delivery.left
                 self._charge(observation, attempt, trial, facts, hold)
 
     def _charge(
@@ -113,6 +118,7 @@ class Attempts:
             status=attempt.status_code,
             finished=trial.finished,
             started=trial.started,
+            drained=trial.drained,
         )
         attempt.cost, attempt.usage = self._accounts.price(
             facts,
@@ -130,8 +136,8 @@ class Attempts:
 class _Trial:
     """The exchange of one attempt, and how far it has come.
 
-    `sent` says whether request bytes may have reached the provider, `started` whether some of the reply came, and
-    `finished` whether the provider has completed it.
+    `sent` says whether request bytes may have reached the provider, `started` whether some of the reply came,
+    `finished` whether the provider has completed it, and `drained` whether it was read on for a caller who had left.
     """
 
     def __init__(
@@ -152,6 +158,7 @@ class _Trial:
         self.sent = True
         self.started = False
         self.finished = False
+        self.drained = False
 
     async def run(self, upstream: UpstreamClient, wire: WireRequest, *, instrumented: bool) -> ModelReply | None:
         exchange = await self._send(upstream, wire, instrumented=instrumented)
@@ -227,7 +234,7 @@ class _Trial:
         assert self._codec.open_stream is not None
         translator = self._codec.open_stream(self._request, self._bound.endpoint)
         decoder = _DECODERS[self._bound.endpoint.dialect.framing]()
-        observation, attempt, delivery = self._observation, self._attempt, self._delivery
+        observation, attempt = self._observation, self._attempt
         monotonic = observation.clock.monotonic
         try:
             waiting = monotonic()
@@ -239,9 +246,7 @@ class _Trial:
                 if pieces:
                     attempt.chunk(came)
                     sending = monotonic()
-                    if not delivery.begun:
-                        await delivery.begin_stream()
-                    await delivery.chunk(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+                    await self._pass_on(pieces[0] if len(pieces) == 1 else b"".join(pieces))
                     waiting = monotonic()
                     observation.caller_s += waiting - sending
                 else:
@@ -249,13 +254,19 @@ class _Trial:
             rest = b"".join([*(translator.feed(event) for event in decoder.close()), translator.close()])
             if not translator.summary.finished:
                 raise UpstreamError(ErrorType.STREAM_CUT, "The provider broke its reply off before its end.")
-            if not delivery.begun:
-                await delivery.begin_stream()
-            if rest:
-                await delivery.chunk(rest)
+            await self._pass_on(rest)
         finally:
             self.finished = translator.summary.finished
             _summarise(attempt, translator.summary)
+
+    async def _pass_on(self, data: bytes) -> None:
+        delivery = self._delivery
+        if delivery.left:
+            return
+        if not delivery.begun:
+            await delivery.begin_stream()
+        if data:
+            await delivery.chunk(data)
 
 
 def _summarise(attempt: AttemptObservation, summary: StreamSummary) -> None:

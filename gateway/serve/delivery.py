@@ -1,5 +1,6 @@
 """What serving needs of the caller's side of a connection. The surfaces in `gateway.api` implement it."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from gateway.types.model_io import ModelReply
@@ -9,10 +10,11 @@ class Delivery(Protocol):
     """Takes a reply to the caller, whole or in pieces.
 
     `left` becomes true when the caller has gone; the serving task is then cancelled once, unless `stop_watching` was
-    called before.
+    called before, or `on_left` is there to be called instead.
     """
 
     left: bool
+    on_left: Callable[[], None] | None
     begun: bool
     """The first bytes have gone to the caller: from here on nothing may be tried again."""
 

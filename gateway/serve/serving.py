@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from gateway.serve.attempt import Attempts
 from gateway.serve.circuit import Breakers, RetryBudget, is_failure
 from gateway.serve.delivery import Delivery
+from gateway.serve.draining import caller_left
 from gateway.serve.routing import BoundRoute, BoundTarget, plan
 from gateway.telemetry.observe import RequestObservation
 from gateway.types.clock import Rng
@@ -48,7 +49,7 @@ class Serving:
             if not delivery.left or task is None:
                 raise
             task.uncancel()
-            raise RequestError(ErrorType.CALLER_LEFT, "The caller closed the connection.") from None
+            raise caller_left() from None
         delivery.stop_watching()
         if reply is None:
             await delivery.end_stream()
@@ -75,6 +76,9 @@ class Serving:
                 try:
                     return await self._try(observation, route, bound, request, kind, delivery)
                 except GatewayError as error:
+                    if delivery.left:
+                        # Whatever became of the attempt, nobody waits for another.
+                        raise caller_left() from error
                     if delivery.begun or not may_be_tried_elsewhere(error):
                         raise
                     wait_s = self._wait_s(error, tries)

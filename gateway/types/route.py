@@ -104,6 +104,8 @@ class Target(Struct, frozen=True, kw_only=True):
     """Fallback order: all targets of tier 0 are tried before those of tier 1."""
     timeouts: Timeouts = Timeouts()
     propagate_trace: bool = False
+    drain_s: float | None = None
+    """How long a stream is read on after its caller has left; None breaks it off at once."""
 
 
 class Route(Struct, frozen=True, kw_only=True):
