@@ -126,6 +126,10 @@ class Pool:
             # aiohttp has one read timeout: until the headers it was the first byte's, from here on it is the chunks'.
             connection.protocol.read_timeout = timeouts.between_chunks_s
             connection.protocol.start_timeout()
+            if session is self._plain and response.content_type == "text/event-stream":
+                # llama.cpp's server promises to keep the connection and closes it behind a stream: a request that
+                # followed at once would be lost.
+                connection.protocol.force_close()
         return Exchange(response)
 
     async def close(self) -> None:
