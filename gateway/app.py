@@ -14,6 +14,7 @@ from gateway.api.application import Application, pages
 from gateway.api.auth import Authenticator
 from gateway.api.invoke import Invoker
 from gateway.config.errors import ConfigError
+from gateway.config.reload import Reloader
 from gateway.config.settings import Settings
 from gateway.providers.registry import PROVIDERS
 from gateway.serve.attempt import Attempts
@@ -29,6 +30,7 @@ from gateway.spend.keys import Keyring, configured_key
 from gateway.spend.ledger import Accounts
 from gateway.spend.opening import Ledgers
 from gateway.spend.prices import PriceBook, packaged_prices
+from gateway.store.spec import KeyRow
 from gateway.store.windows import Windows
 from gateway.telemetry import names
 from gateway.telemetry.setup import Telemetry
@@ -52,8 +54,11 @@ class Gateway:
         rng: Rng,
         ledgers: Ledgers,
         *,
+        reloader: Reloader | None = None,
         administers: bool = True,
     ) -> None:
+        self._settings = settings
+        self._reloader = reloader
         self._telemetry = telemetry
         self._ledgers = ledgers
         self._administers = administers
@@ -64,20 +69,48 @@ class Gateway:
         self._limits = Limits(
             clock, _shared_windows(settings), telemetry.metrics.counter(names.LIMIT_STORAGE_ERRORS).inc
         )
+        self._keyring = Keyring(_configured_keys(settings))
         self.routes: RoutingTable = {}
-        self.use(settings)
+        self._use(settings, bind(settings.routes, PROVIDERS_BY_NAME))
         self._invoker: Invoker | None = None
         self.app = Application(
             self._running_invoker,
-            pages(self._current_routes, clock.now_ns() // 1_000_000_000, self._running),
+            pages(self._current_routes, self._health_detail, clock.now_ns() // 1_000_000_000, self._running),
         )
 
-    def use(self, settings: Settings) -> None:
-        """Serve these settings from the next request on."""
-        self.routes = bind(settings.routes, PROVIDERS_BY_NAME)
-        self._telemetry.metrics.prepare({name: bound.route for name, bound in self.routes.items()})
-        self._telemetry.metrics.gauge(names.CONFIG_RELOAD_SUCCESSFUL).set(1)
-        self._telemetry.metrics.gauge(names.CONFIG_RELOAD_TIMESTAMP).set(self._clock.now_ns() / 1e9)
+    async def use(self, settings: Settings) -> None:
+        """Serve these settings from the next request on; requests in flight end as they began.
+
+        Raises ConfigError, and then everything stays as it was.
+        """
+        routes = bind(settings.routes, PROVIDERS_BY_NAME)
+        keys = _configured_keys(settings)
+        if self.accounts is not None:
+            await self.accounts.reload(BudgetBook(settings.money.budgets))
+            self.accounts.prices.override(settings.money.prices)
+        self._keyring.configure(keys)
+        for name, is_now, was in (
+            ("telemetry", settings.telemetry, self._settings.telemetry),
+            ("limits", settings.limits, self._settings.limits),
+            ("ledger", settings.money.ledger, self._money.ledger),
+            ("admin", settings.money.admin, self._money.admin),
+        ):
+            if is_now != was:
+                _LOG.warning("a change of '%s' takes effect with the next start", name)
+        self._use(settings, routes)
+
+    def _use(self, settings: Settings, routes: RoutingTable) -> None:
+        self.routes = routes
+        metrics = self._telemetry.metrics
+        metrics.prepare({name: bound.route for name, bound in routes.items()})
+        metrics.gauge(names.CONFIG_RELOAD_SUCCESSFUL).set(1)
+        metrics.gauge(names.CONFIG_RELOAD_TIMESTAMP).set(self._clock.now_ns() / 1e9)
+
+    def _refused(self) -> None:
+        self._telemetry.metrics.gauge(names.CONFIG_RELOAD_SUCCESSFUL).set(0)
+
+    def _health_detail(self) -> str | None:
+        return self._reloader.state.refused if self._reloader is not None else None
 
     @asynccontextmanager
     async def _running(self, app: Litestar) -> AsyncIterator[None]:
@@ -88,7 +121,8 @@ class Gateway:
         sender = outbound.sender() if telemetry.instrumented else pool
         upstream = UpstreamClient(sender, credentials, self._clock)
         accounts = await self._start_accounts()
-        keyring = Keyring(map(configured_key, self._money.keys), await accounts.call(lambda store: store.stored_keys()))
+        keyring = self._keyring
+        keyring.take(await accounts.call(lambda store: store.stored_keys()))
         signals = MoneySignals(accounts, telemetry.metrics, self._clock)
         alerts = AlertSender(accounts, outbound.post, self._clock)
         breakers = Breakers(self._clock, self._circuit_changed)
@@ -101,6 +135,8 @@ class Gateway:
             asyncio.create_task(_every(_SIGNALS_S, signals.update)),
             asyncio.create_task(alerts.run()),
         ]
+        if self._reloader is not None:
+            background.append(asyncio.create_task(self._reloader.run(self.use, self._refused)))
         administration = self._administration(accounts, keyring)
         try:
             async with administration:
@@ -166,6 +202,16 @@ class Gateway:
     def _running_invoker(self) -> Invoker:
         assert self._invoker is not None, "requests come only while the application runs"
         return self._invoker
+
+
+def _configured_keys(settings: Settings) -> list[KeyRow]:
+    rows = []
+    for index, file in enumerate(settings.money.keys):
+        try:
+            rows.append(configured_key(file))
+        except ValueError as error:
+            raise ConfigError(f"keys[{index}]", str(error)) from None
+    return rows
 
 
 def _shared_windows(settings: Settings) -> Windows | None:

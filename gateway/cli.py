@@ -18,6 +18,7 @@ from gateway.keys_cli import keys
 from gateway.ledger_cli import ledger
 
 if TYPE_CHECKING:
+    from gateway.config.reload import Reloader
     from gateway.spend.opening import Ledgers
     from gateway.telemetry.setup import TraceExport
 
@@ -47,11 +48,15 @@ main.add_command(ledger)
 main.add_command(keys)
 
 
-def _load(path: Path) -> Settings:
+def _loader(path: Path) -> Callable[[], Settings]:
     from gateway.providers.registry import find_provider
 
+    return lambda: load_file(path, find_provider, os.environ)
+
+
+def _or_exit(load: Callable[[], Settings]) -> Settings:
     try:
-        return load_file(path, find_provider, os.environ)
+        return load()
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(WRONG_CONFIG)
@@ -86,13 +91,14 @@ def start(
     config_path: Path, host: str, port: int, workers: int, metrics_host: str, metrics_port: int, traces: str | None
 ) -> None:
     """Serve the routes of a configuration file."""
-    settings, export = _prepare(config_path, traces)
+    clock = SystemClock()
+    reloader, settings, export = _prepare(config_path, traces, clock)
     if workers == 1:
         from gateway.process import serve
 
         ledgers = _ledgers(settings, config_path)
         metrics_address = (metrics_host, metrics_port)
-        sys.exit(_checked(lambda: serve(settings, ledgers, export, SystemClock(), (host, port), metrics_address)))
+        sys.exit(_checked(lambda: serve(settings, reloader, ledgers, export, clock, (host, port), metrics_address)))
     if settings.money.ledger.postgres is None:
         # Several writers of one SQLite file can lose its log, and a file each would be several budgets.
         raise click.UsageError(f"--workers {workers} needs a ledger that processes can share: set `ledger.postgres`")
@@ -123,21 +129,25 @@ def start(
 @click.option("--ready-fd", type=int, required=True)
 def worker(config_path: Path, traces: str, number: int, listen_fd: int, block_fd: int, ready_fd: int) -> None:
     """Serve as one of several workers; their supervisor starts them."""
-    settings, export = _prepare(config_path, traces)
+    clock = SystemClock()
+    reloader, settings, export = _prepare(config_path, traces, clock)
     from gateway.process import Handed, work
 
     handed = Handed(number=number, listen=listen_fd, block=block_fd, ready=ready_fd)
-    sys.exit(_checked(lambda: work(settings, _ledgers(settings, config_path, number), export, SystemClock(), handed)))
+    ledgers = _ledgers(settings, config_path, number)
+    sys.exit(_checked(lambda: work(settings, reloader, ledgers, export, clock, handed)))
 
 
-def _prepare(config_path: Path, traces: str | None) -> "tuple[Settings, TraceExport]":
+def _prepare(config_path: Path, traces: str | None, clock: SystemClock) -> "tuple[Reloader, Settings, TraceExport]":
     # The telemetry and web libraries take most of the start: check-config and --help do without them.
+    from gateway.config.reload import Reloader
     from gateway.telemetry.setup import configure_logging, trace_export
 
     configure_logging()
-    settings = _load(config_path)
+    reloader = Reloader(config_path, _loader(config_path), clock)
+    settings = _or_exit(reloader.first)
     try:
-        return settings, trace_export(traces, os.environ)
+        return reloader, settings, trace_export(traces, os.environ)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
 
@@ -165,7 +175,7 @@ def _checked(run: Callable[[], int]) -> int:
 @click.argument("file", type=click.Path(path_type=Path))
 def check_config(file: Path) -> None:
     """Check a configuration file; exit 2 and name the wrong field when it cannot be used."""
-    settings = _load(file)
+    settings = _or_exit(_loader(file))
     click.echo(f"{file}: OK, {len(settings.routes)} routes: {', '.join(route.name for route in settings.routes)}")
 
 

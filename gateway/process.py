@@ -10,6 +10,7 @@ import sys
 from msgspec import Struct
 
 from gateway.app import Gateway
+from gateway.config.reload import Reloader
 from gateway.config.settings import Settings
 from gateway.server import make_server
 from gateway.spend.opening import Ledgers
@@ -34,6 +35,7 @@ class Handed(Struct, frozen=True, kw_only=True):
 
 def serve(
     settings: Settings,
+    reloader: Reloader,
     ledgers: Ledgers,
     export: TraceExport,
     clock: Clock,
@@ -44,7 +46,7 @@ def serve(
     (host, port), (metrics_host, metrics_port) = address, metrics_address
     rng = new_rng()
     telemetry = Telemetry(settings.telemetry, export, clock, rng)
-    gateway = Gateway(settings, telemetry, clock, rng, ledgers)
+    gateway = Gateway(settings, telemetry, clock, rng, ledgers, reloader=reloader)
     try:
         listener = MetricsListener(telemetry.exposition, metrics_host, metrics_port)
     except OSError as error:
@@ -59,7 +61,7 @@ def serve(
         listener.port,
         export.value,
     )
-    server = make_server(gateway.app, host, port)
+    server = make_server(gateway.app, host, port, on_hangup=reloader.ask)
     _freeze()
     try:
         server.run()
@@ -73,13 +75,15 @@ def serve(
     return 0
 
 
-def work(settings: Settings, ledgers: Ledgers, export: TraceExport, clock: Clock, handed: Handed) -> int:
+def work(
+    settings: Settings, reloader: Reloader, ledgers: Ledgers, export: TraceExport, clock: Clock, handed: Handed
+) -> int:
     """Serve as one worker of several; its supervisor reads its metrics. The exit status."""
     rng = new_rng()
     telemetry = Telemetry(settings.telemetry, export, clock, rng, block=Block.attach(handed.block))
     # One of the workers answers the administrators: their port is one.
-    gateway = Gateway(settings, telemetry, clock, rng, ledgers, administers=handed.number == 0)
-    server = make_server(gateway.app, "", 0, on_started=lambda: _tell(handed.ready))
+    gateway = Gateway(settings, telemetry, clock, rng, ledgers, reloader=reloader, administers=handed.number == 0)
+    server = make_server(gateway.app, "", 0, on_started=lambda: _tell(handed.ready), on_hangup=reloader.ask)
     _freeze()
     try:
         server.run(sockets=[socket.socket(fileno=handed.listen)])

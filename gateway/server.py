@@ -18,10 +18,18 @@ _LOG = logging.getLogger(__name__)
 class Server(uvicorn.Server):
     """A uvicorn server whose signals drain and exit 0, and which says so once."""
 
-    def __init__(self, config: uvicorn.Config, *, signals: bool, on_started: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        signals: bool,
+        on_started: Callable[[], None],
+        on_hangup: Callable[[], None] | None,
+    ) -> None:
         super().__init__(config)
         self._signals = (signal.SIGTERM, signal.SIGINT) if signals else ()
         self._on_started = on_started
+        self._on_hangup = on_hangup
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and tell who asked."""
@@ -35,9 +43,13 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for number in self._signals:
             loop.add_signal_handler(number, self._drain, number)
+        if self._on_hangup is not None:
+            loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         try:
             yield
         finally:
+            if self._on_hangup is not None:
+                loop.remove_signal_handler(signal.SIGHUP)
             for number in self._signals:
                 loop.remove_signal_handler(number)
 
@@ -49,11 +61,17 @@ class Server(uvicorn.Server):
 
 
 def make_server(
-    app: Any, host: str, port: int, *, signals: bool = True, on_started: Callable[[], None] = lambda: None
+    app: Any,
+    host: str,
+    port: int,
+    *,
+    signals: bool = True,
+    on_started: Callable[[], None] = lambda: None,
+    on_hangup: Callable[[], None] | None = None,
 ) -> Server:
     """A server for one process. With `signals` it drains on SIGTERM and SIGINT; else whoever made it stops it.
 
-    `on_started` is called once it accepts connections.
+    `on_started` is called once it accepts connections, `on_hangup` on SIGHUP.
     """
     config = uvicorn.Config(
         app,
@@ -70,4 +88,4 @@ def make_server(
         timeout_graceful_shutdown=GRACE_S,
         backlog=2048,
     )
-    return Server(config, signals=signals, on_started=on_started)
+    return Server(config, signals=signals, on_started=on_started, on_hangup=on_hangup)

@@ -12,15 +12,18 @@ It shares the test's event loop, so a blocking client (requests, a vendor's sync
 import asyncio
 import os
 import random
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, nullcontext
+from pathlib import Path
 
 import httpx
 from prometheus_client import CollectorRegistry
 
 from gateway.app import Gateway
 from gateway.cli import SystemClock
-from gateway.config.load import load_text
+from gateway.config.load import load_file, load_text
+from gateway.config.reload import Reloader
 from gateway.config.settings import Settings
 from gateway.providers.registry import find_provider
 from gateway.server import make_server
@@ -73,13 +76,31 @@ class RunningGateway:
     """
 
     def __init__(
-        self, gateway: Gateway, telemetry: Telemetry, records: Records, url: str, client: httpx.AsyncClient
+        self,
+        gateway: Gateway,
+        telemetry: Telemetry,
+        records: Records,
+        url: str,
+        client: httpx.AsyncClient,
+        reloader: Reloader | None,
     ) -> None:
+        self._reloader = reloader
         self.gateway = gateway
         self.telemetry = telemetry
         self.records = records
         self.url = url
         self.client = client
+
+    @asynccontextmanager
+    async def reload(self) -> AsyncIterator[None]:
+        """Edit the file inside; at the end the gateway has looked at it, and taken it or not."""
+        assert self._reloader is not None
+        before = self._reloader.state
+        yield
+        deadline = time.monotonic() + _WAIT_S
+        while self._reloader.state is before:
+            assert time.monotonic() < deadline, "the edit was not looked at"
+            await asyncio.sleep(0.005)
 
     @property
     def registry(self) -> CollectorRegistry:
@@ -112,19 +133,32 @@ async def running_gateway(
     export: TraceExport = TraceExport.NONE,
     log_descriptor: int | None = None,
     ledgers: Ledgers | None = None,
+    config_path: Path | None = None,
 ) -> AsyncIterator[RunningGateway]:
-    """Start the gateway with a configuration's text; `log_descriptor` gets its request log (default: nowhere)."""
+    """Start the gateway with a configuration's text; `log_descriptor` gets its request log (default: nowhere).
+
+    With `config_path` the text is written there, and edits of that file are taken up within milliseconds.
+    """
     clock = clock or SystemClock()
     rng = rng or random.Random(20_260_101)
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    settings = settings_of(config, environment)
+    reloader = None
+    if config_path is None:
+        settings = settings_of(config, environment)
+    else:
+        path = config_path
+        await asyncio.to_thread(path.write_text, config)
+        reloader = Reloader(path, lambda: load_file(path, find_provider, environment), clock, interval_s=0.01)
+        settings = reloader.first()
     telemetry = Telemetry(
         settings.telemetry, export, clock, rng, log_descriptor=nowhere if log_descriptor is None else log_descriptor
     )
     records = Records()
     telemetry.observer.sinks = (*telemetry.observer.sinks, records)
     stack = ExitStack()
-    gateway = Gateway(settings, telemetry, clock, rng, ledgers or stack.enter_context(passing_ledgers()))
+    gateway = Gateway(
+        settings, telemetry, clock, rng, ledgers or stack.enter_context(passing_ledgers()), reloader=reloader
+    )
     server = make_server(gateway.app, "127.0.0.1", 0)
     # The signals are pytest's.
     server.capture_signals = nullcontext  # type: ignore[assignment,method-assign]
@@ -139,7 +173,7 @@ async def running_gateway(
         port = server.servers[0].sockets[0].getsockname()[1]
         url = f"http://127.0.0.1:{port}"
         async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=_WAIT_S) as client:
-            yield RunningGateway(gateway, telemetry, records, url, client)
+            yield RunningGateway(gateway, telemetry, records, url, client, reloader)
     finally:
         server.should_exit = True
         await serving

@@ -72,12 +72,13 @@ class Application:
 
 def pages(
     routes: Callable[[], RoutingTable],
+    health_detail: Callable[[], str | None],
     started: int,
     lifespan: Callable[[Litestar], AbstractAsyncContextManager[None]],
 ) -> Litestar:
-    """What Litestar serves; `routes` gives the table in force, `started` is in seconds since the epoch."""
+    """What Litestar serves, from its arguments and those of `ops_handlers`, during `lifespan`."""
     return _Pages(
-        route_handlers=[*listing_handlers(routes), *ops_handlers(routes, started)],
+        route_handlers=[*listing_handlers(routes), *ops_handlers(routes, health_detail, started)],
         lifespan=[lifespan],
         exception_handlers={HTTPException: _http_error, Exception: _internal_error},
         openapi_config=None,

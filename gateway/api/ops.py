@@ -39,12 +39,21 @@ SwaggerUIBundle({
 """
 
 
-def ops_handlers(routes: Callable[[], RoutingTable], started: int) -> list[HTTPRouteHandler]:
-    """The handlers; `routes` gives the table in force, `started` is the start in seconds since the epoch."""
+def ops_handlers(
+    routes: Callable[[], RoutingTable], health_detail: Callable[[], str | None], started: int
+) -> list[HTTPRouteHandler]:
+    """The handlers.
+
+    Args:
+        routes: gives the table in force.
+        health_detail: what an operator should know although the gateway serves.
+        started: the start in seconds since the epoch.
+    """
 
     @get("/health", include_in_schema=False, sync_to_thread=False)
     def health() -> dict[str, str]:
-        return {"status": "OK"}
+        detail = health_detail()
+        return {"status": "OK"} if detail is None else {"status": "OK", "detail": detail}
 
     @get("/", include_in_schema=False, sync_to_thread=False)
     def root() -> Redirect:

@@ -1,8 +1,10 @@
 """What a wrong configuration is told as."""
 
+from pathlib import Path
+
 
 class ConfigError(Exception):
-    """The configuration cannot be used.
+    """The configuration cannot be used. `key_files` are the files that it takes keys from, as far as it was read.
 
     Args:
         path: the wrong field, such as `routes[2].model.config.openai_api_key`; empty for the file itself.
@@ -13,3 +15,4 @@ class ConfigError(Exception):
         super().__init__(f"{path}: {message}" if path else message)
         self.path = path
         self.message = message
+        self.key_files: tuple[Path, ...] = ()

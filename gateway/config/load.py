@@ -72,16 +72,31 @@ def load_text(
         # _Loader is PyYAML's safe loader, in C where its wheel has it.
         document = yaml.load(text, Loader=_Loader)  # noqa: S506
     except yaml.YAMLError as error:
-        raise ConfigError("", f"The file at {source} is not a valid yaml file: {error}") from None
+        raise ConfigError("", f"The file at {source} is not a valid yaml file: {_wrong_yaml(error)}") from None
     if not isinstance(document, dict):
         raise ConfigError("", f"{source} must be a mapping with a list of 'routes' or 'endpoints'")
-    return _Loading(providers, environment).settings(document)
+    loading = _Loading(providers, environment)
+    try:
+        return loading.settings(document)
+    except ConfigError as error:
+        error.key_files = tuple(loading.key_files)
+        raise
+
+
+def _wrong_yaml(error: yaml.YAMLError) -> str:
+    """What is wrong and where. PyYAML's own text may quote the line, and with it a key."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return type(error).__name__
+    mark = error.problem_mark
+    place = f", line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+    return f"{error.problem or error.context}{place}"
 
 
 class _Loading:
     def __init__(self, providers: ProviderLookup, environment: Mapping[str, str]) -> None:
         self._providers = providers
         self._environment = environment
+        self.key_files: list[Path] = []
 
     def settings(self, document: dict[str, Any]) -> Settings:
         file = self._convert(document, ConfigFile, "")
@@ -100,7 +115,13 @@ class _Loading:
                 "Duplicate names found in route configurations. Please remove the duplicate route name from the "
                 "configuration to ensure that route endpoints are created properly.",
             )
-        return Settings(routes=tuple(routes), telemetry=file.telemetry, limits=file.limits, money=_money(file))
+        return Settings(
+            routes=tuple(routes),
+            telemetry=file.telemetry,
+            limits=file.limits,
+            money=_money(file),
+            key_files=tuple(dict.fromkeys(self.key_files)),
+        )
 
     def _route(self, item: dict[str, Any], path: str, *, original_shape: bool) -> Route:
         file = self._convert(item, RouteFile, path)
@@ -204,7 +225,7 @@ class _Loading:
 
     def _decode(self, type_: type, value: Any) -> Any:
         if type_ is Secret:
-            return resolve_secret(value, self._environment)
+            return resolve_secret(value, self._environment, self.key_files.append)
         raise NotImplementedError(f"no decoder for {type_}")
 
 

@@ -1,13 +1,13 @@
 """Where a key comes from: an environment variable, a file, or the literal text, as in the MLflow AI Gateway."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from gateway.types.secret import Secret
 
 
-def resolve_secret(value: object, environment: Mapping[str, str]) -> Secret:
-    """Resolve one configured key.
+def resolve_secret(value: object, environment: Mapping[str, str], on_file: Callable[[Path], None]) -> Secret:
+    """Resolve one configured key; `on_file` is told of the file that it is in.
 
     `$NAME` is the environment variable NAME; the path of a file means the file's content, stripped (the original kept
     a trailing newline, which no provider accepts); anything else is the key itself.
@@ -30,6 +30,7 @@ def resolve_secret(value: object, environment: Mapping[str, str]) -> Secret:
     path = Path(value)
     if not _is_file(path):
         return Secret(value)
+    on_file(path)
     try:
         text = path.read_text().strip()
     except (OSError, UnicodeDecodeError):

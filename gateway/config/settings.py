@@ -1,5 +1,7 @@
 """The configuration in use: checked, resolved, immutable."""
 
+from pathlib import Path
+
 from msgspec import Struct
 
 from gateway.config.money import Money
@@ -14,6 +16,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     telemetry: TelemetryFile = TelemetryFile()
     limits: LimitsFile = LimitsFile()
     money: Money = Money()
+    key_files: tuple[Path, ...] = ()
+    """Files that keys were read from."""
 
     def by_name(self) -> dict[str, Route]:
         """The routes, by name, in the file's order."""

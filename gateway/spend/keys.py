@@ -108,13 +108,20 @@ class Keyring:
     """
 
     def __init__(self, configured: Iterable[KeyRow] = (), stored: Iterable[KeyRow] = ()) -> None:
-        self._configured = {row.id: row for row in configured}
+        self._configured: dict[str, KeyRow] = {}
+        self._stored: tuple[KeyRow, ...] = tuple(stored)
         self._keys: dict[str, KeyRow] = {}
-        self.take(stored)
+        self.configure(configured)
+
+    def configure(self, configured: Iterable[KeyRow]) -> None:
+        """Use what the configuration holds now."""
+        self._configured = {row.id: row for row in configured}
+        self.take(self._stored)
 
     def take(self, stored: Iterable[KeyRow]) -> None:
         """Use what the store holds now."""
-        self._keys = {row.id: row for row in stored} | self._configured
+        self._stored = tuple(stored)
+        self._keys = {row.id: row for row in self._stored} | self._configured
 
     @property
     def is_open(self) -> bool:

@@ -118,10 +118,11 @@ class PriceBook:
 
     def __init__(self, data: PriceData, overrides: Sequence[PriceFile] = ()) -> None:
         self._data = data
-        self._overrides = {(override.provider, override.model): _override_card(override) for override in overrides}
+        self._overrides: dict[tuple[str | None, str], RateCard] = {}
         self._cards: dict[tuple[str, str, str | None], RateCard | None] = {}
         self.refused_updates = 0
         """How many new price data were refused since the start; the old prices stayed."""
+        self.override(overrides)
 
     @property
     def version(self) -> str:
@@ -132,6 +133,11 @@ class PriceBook:
         """How old the public data are at most, in seconds: since their youngest price that has come into force."""
         as_of = datetime.combine(self._data.as_of, time(), UTC)
         return max(0.0, now_ns / 1e9 - as_of.timestamp())
+
+    def override(self, overrides: Sequence[PriceFile]) -> None:
+        """Use another configuration's `prices:` from now on."""
+        self._overrides = {(override.provider, override.model): _override_card(override) for override in overrides}
+        self._cards = {}
 
     def update(self, document: bytes, today: date) -> None:
         """Replace the public data; or refuse, keep the old prices, and count the refusal.
