@@ -4,6 +4,8 @@ import asyncio
 import logging
 import platform
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
@@ -25,6 +27,7 @@ from gateway.telemetry.logs import JsonFormatter, RequestLog
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observe import Observer, Sink
 from gateway.telemetry.otlp import DirectOTLPSpanExporter
+from gateway.telemetry.queue import EXPORT_FAILED
 from gateway.telemetry.registry import CatalogueCollector, process_registry
 from gateway.telemetry.spans import RecordExporter, SdkExporter, SpanMaker, SpanSink
 from gateway.types.clock import Clock, Rng
@@ -92,7 +95,7 @@ class Telemetry:
             self._spans = SpanSink(
                 exporter,
                 on_export=lambda count: self.metrics.counter(names.SPANS_EXPORTED).inc(count),
-                on_drop=lambda reason, count: self.metrics.counter(names.SPANS_DROPPED, reason).inc(count),
+                on_drop=self._spans_dropped,
             )
             sinks.append(self._spans)
             self.metrics.watch(self.metrics.gauge(names.QUEUE_SIZE, "spans"), self._spans.queue.__len__)
@@ -156,14 +159,23 @@ class Telemetry:
             lag.observe(max(0.0, clock.monotonic() - due))
             self.metrics.refresh()
 
+    def _spans_dropped(self, reason: str, count: int) -> None:
+        self.metrics.counter(names.SPANS_DROPPED, reason).inc(count)
+        if reason == EXPORT_FAILED:
+            self.metrics.counter(names.EXPORT_ERRORS, "traces").inc()
+
     def close(self) -> None:
-        """Flush what is queued, within CLOSE_TIMEOUT_S; what is left is dropped and counted."""
+        """Flush what is queued, within CLOSE_TIMEOUT_S in all; what is left is dropped and counted."""
+        deadline = time.monotonic() + CLOSE_TIMEOUT_S
         if self.instrumented:
-            self._provider.shutdown()
+            # Its own timeout is not kept to, hence the thread.
+            shutdown = threading.Thread(target=self._provider.shutdown, daemon=True)
+            shutdown.start()
+            shutdown.join(CLOSE_TIMEOUT_S / 3)
         if self._spans is not None:
-            self._spans.close(CLOSE_TIMEOUT_S)
+            self._spans.close(max(0.1, deadline - time.monotonic()))
         if self._log is not None:
-            self._log.queue.close(CLOSE_TIMEOUT_S)
+            self._log.queue.close(max(0.1, deadline - time.monotonic()))
 
 
 def _service_name(file: TelemetryFile) -> Resource:

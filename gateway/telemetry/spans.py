@@ -181,21 +181,17 @@ class SpanSink:
         on_drop: Callable[[str, int], None],
     ) -> None:
         self._exporter = exporter
-        self._on_export = on_export
         self.queue: BackgroundQueue[RequestRecord] = BackgroundQueue(
-            "span-export", self._export, lambda reason, records: on_drop(reason, sum(map(span_count, records)))
+            "span-export",
+            exporter.export_records,
+            lambda reason, records: on_drop(reason, sum(map(span_count, records))),
+            lambda records: on_export(sum(map(span_count, records))),
         )
 
     def record(self, record: RequestRecord) -> None:
         """Queue the spans of a sampled request."""
         if record.trace.sampled:
             self.queue.put(record)
-
-    def _export(self, records: Sequence[RequestRecord]) -> bool:
-        if not self._exporter.export_records(records):
-            return False
-        self._on_export(sum(map(span_count, records)))
-        return True
 
     def close(self, timeout_s: float) -> None:
         """Export what is queued, for at most `timeout_s` seconds."""
