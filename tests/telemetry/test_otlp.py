@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,8 +16,8 @@ from gateway.types.errors import ErrorType
 from gateway.types.records import AttemptKind, Basis, Caller, Cost, Phases, RequestParameters, RequestRecord
 from gateway.types.route import Operation
 from gateway.types.usage import Usage
+from tests.collector import Collector
 from tests.telemetry import facts
-from tests.telemetry.conftest import Received
 
 RESOURCE = Resource({"service.name": "gateway", "host.cpus": 2}, "https://opentelemetry.io/schemas/1.38.0")
 MAKERS = {semconv: SpanMaker(RESOURCE, semconv) for semconv in Semconv}
@@ -122,11 +120,9 @@ def test_what_is_kept_is_bounded() -> None:
 
 
 def test_export_reaches_a_collector_by_the_standard_variables(
-    monkeypatch: pytest.MonkeyPatch, collector: tuple[str, Received]
+    monkeypatch: pytest.MonkeyPatch, collector: Collector
 ) -> None:
     """Endpoint, headers and compression come from OTEL_*, and a collector decodes what was sent."""
-    url, received = collector
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=a")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
     maker = MAKERS[Semconv.V1_41]
@@ -135,7 +131,6 @@ def test_export_reaches_a_collector_by_the_standard_variables(
     assert exporter.export_records([record])
     exporter.shutdown()  # type: ignore[no-untyped-call]
     assert not exporter.export_records([record])
-    [(headers, body)] = received
-    assert headers["x-tenant"] == "a"
-    expected = encode_spans(list(maker.spans_of(record)))
-    assert ExportTraceServiceRequest.FromString(gzip.decompress(body)) == expected
+    [(path, headers, body)] = collector.requests
+    assert (path, headers["x-tenant"], headers["content-encoding"]) == ("/v1/traces", "a", "gzip")
+    assert ExportTraceServiceRequest.FromString(body) == encode_spans(list(maker.spans_of(record)))
