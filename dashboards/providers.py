@@ -19,7 +19,7 @@ from dashboards.panels import (
     steps,
     time_series,
 )
-from dashboards.promql import is_, is_not, known, one_of, ratio, share
+from dashboards.promql import is_, is_not, known, one_of, share
 from gateway.telemetry import names
 from gateway.types.errors import ErrorType, Outcome
 from gateway.types.records import AttemptKind
@@ -167,7 +167,7 @@ def _errors() -> tuple[Panel, ...]:
             "spread over more targets, or limit the loudest team.",
             [
                 Query(
-                    expr=ratio(
+                    expr=share(
                         OF.rate(names.ATTEMPTS, is_("error_type", ErrorType.PROVIDER_RATE_LIMITED), by=("provider",)),
                         attempts,
                     ),
@@ -176,7 +176,6 @@ def _errors() -> tuple[Panel, ...]:
             ],
             unit=Unit.SHARE,
             limit=thresholds.RATE_LIMITED_SHARE,
-            no_value="none in this range",
         ),
     )
 
