@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 import msgspec
+from msgspec import Raw
 
 from gateway.api import errors
 from gateway.api.fields import string_field, wants_stream
@@ -46,6 +47,9 @@ def _unknown_model(name: str) -> GatewayError:
     )
 
 
+_TRUE = Raw(b"true")
+
+
 # --- OpenAI: Responses ------------------------------------------------------------------------------------------
 
 
@@ -56,10 +60,21 @@ def _responses_stream_error(error_body: bytes) -> bytes:
     return b"event: error\ndata: " + msgspec.json.encode(event) + b"\n\n"
 
 
+def _read_responses(fields: Fields, route: BoundRoute) -> ModelRequest:
+    if fields.get("background") == _TRUE:
+        # It would be generated after its reply, which nobody could then fetch through here, measure or charge.
+        raise RequestError(
+            ErrorType.INVALID_REQUEST,
+            "'background' is not available through this gateway. Use 'stream' for long responses.",
+            param="background",
+        )
+    return _read(Operation.RESPONSES, fields, route)
+
+
 RESPONSES = Surface(
     path="/v1/responses",
     route_name=_model_field,
-    read=partial(_read, Operation.RESPONSES),
+    read=_read_responses,
     whole=canonical_body,
     error_body=errors.openai_body,
     status=errors.status_of,

@@ -5,6 +5,8 @@ here errs on the side of more tokens: a hold that is too small would let a budge
 """
 
 import re
+from collections.abc import Iterable, Mapping
+from math import ceil
 
 import msgspec
 from msgspec import Raw
@@ -30,11 +32,21 @@ _LIMITS: dict[Operation, tuple[str, ...]] = {
     Operation.MESSAGES: ("max_tokens",),
 }
 """Where each operation's limit on output tokens stands; Gemini's own is inside `generationConfig`."""
-_CHOICES: dict[Operation, tuple[str, ...]] = {
-    Operation.CHAT: ("n",),
-    Operation.COMPLETIONS: ("n", "best_of"),
-}
+_RIVAL_LIMIT = "n_predict"
+"""llama.cpp's own name, which wins there over the limits above: it never goes out beside what is held."""
+_CHOICES = ("n", "best_of", "num_generations")
+"""Where providers read how many answers to generate."""
+_CANDIDATES = ("candidateCount", "candidate_count")
 _GENERATION = ("generationConfig", "generation_config")
+_OUTPUT_LIMITS = ("maxOutputTokens", "max_output_tokens")
+_ITEMS = msgspec.json.Decoder(list[Raw])
+_NULL = Raw(b"null")
+_TOOLS_TOKENS = 600
+"""Anthropic adds up to 530: https://docs.anthropic.com/en/docs/agents-and-tools/tool-use/overview#pricing."""
+_OWN_TOOL_TOKENS = 1_000
+"""A vendor's own tool has no schema in the request; Anthropic's are described in up to 735 tokens each."""
+_MOST = 1e9
+"""Beyond this a count of answers no longer matters."""
 _NEW_CHAT_LIMIT = frozenset({"openai", "azure"})
 """Providers whose newer chat models refuse `max_tokens` and want `max_completion_tokens`."""
 
@@ -60,24 +72,26 @@ def charge_facts(request: ModelRequest, payer: Payer, request_id: str, attempt: 
             images += len(_IMAGE.findall(text))
             # An image's tokens depend on its size in pixels, not on its bytes: `images` bounds them.
             input_bytes -= sum(len(found) for found in _IMAGE_BYTES.findall(text))
+    operation = request.operation
     if gemini:
-        max_tokens, choices = _generation(fields)
+        max_tokens = _limit(value for inside in _generation(fields) for value in _named(inside, _OUTPUT_LIMITS))
+        if request.path_suffix.startswith(":countTokens"):
+            operation = Operation.COUNT_TOKENS
     else:
-        limits = [
-            value for name in _LIMITS.get(request.operation, ()) if (value := _integer(fields.get(name))) is not None
-        ]
-        max_tokens = max(limits, default=None)
-        choices = max((_integer(fields.get(name)) or 1 for name in _CHOICES.get(request.operation, ())), default=1)
+        max_tokens = _limit(_named(fields, _LIMITS.get(operation, ())))
+        if _RIVAL_LIMIT in fields and operation in _LIMITS:
+            max_tokens = None
     return ChargeFacts(
         request_id=request_id,
         attempt=attempt,
         payer=payer,
-        operation=request.operation,
+        operation=operation,
         input_bytes=input_bytes,
         messages=max(1, messages),
         images=images,
         max_tokens=max_tokens,
-        choices=max(1, choices),
+        choices=_choices(fields),
+        tool_tokens=_tool_tokens(fields),
     )
 
 
@@ -87,15 +101,17 @@ def capped(request: ModelRequest, cap_tokens: int, provider: str) -> ModelReques
     value = Raw(str(cap_tokens).encode())
     operation = request.operation
     if operation is Operation.GENERATE_CONTENT:
-        name = next((name for name in _GENERATION if name in fields), _GENERATION[0])
-        inside = _object(fields.get(name))
+        inside: dict[str, Raw] = {}
+        for name in _GENERATION:
+            inside |= _object(fields.pop(name, None))
         inside.pop("max_output_tokens", None)
         inside["maxOutputTokens"] = value
-        fields[name] = Raw(msgspec.json.encode(inside))
+        fields[_GENERATION[0]] = Raw(msgspec.json.encode(inside))
         return msgspec.structs.replace(request, fields=fields)
     names = _LIMITS.get(operation, ())
     if not names:
         return request
+    fields.pop(_RIVAL_LIMIT, None)
     present = [name for name in names if name in fields]
     if not present:
         present = [names[0] if operation is not Operation.CHAT or provider in _NEW_CHAT_LIMIT else "max_tokens"]
@@ -104,16 +120,58 @@ def capped(request: ModelRequest, cap_tokens: int, provider: str) -> ModelReques
     return msgspec.structs.replace(request, fields=fields)
 
 
-def _generation(fields: dict[str, Raw]) -> tuple[int | None, int]:
-    inside: dict[str, Raw] = {}
-    for name in _GENERATION:
-        inside |= _object(fields.get(name))
-    limits = [_integer(inside.get(name)) for name in ("maxOutputTokens", "max_output_tokens")]
-    counts = [_integer(inside.get(name)) for name in ("candidateCount", "candidate_count")]
-    return (
-        max((limit for limit in limits if limit is not None), default=None),
-        max((count for count in counts if count is not None), default=1),
-    )
+def _named(fields: Mapping[str, Raw], names: Iterable[str]) -> list[Raw]:
+    return [raw for name in names if (raw := fields.get(name)) is not None]
+
+
+def _limit(given: Iterable[Raw]) -> int | None:
+    """The limit that these members set together, or None when one of them is no positive integer.
+
+    Then all of them are written anew: what one provider refuses, another reads in its own way.
+    """
+    limits = [_integer(raw) for raw in given if raw != _NULL]
+    if not limits or any(limit is None or limit < 1 for limit in limits):
+        return None
+    return max(limit for limit in limits if limit is not None)
+
+
+def _tool_tokens(fields: Mapping[str, Raw]) -> int:
+    """What vendors add for tools beside their text: instructions for using any, and their own tools' descriptions."""
+    raw = fields.get("tools")
+    if raw is None:
+        return 0
+    try:
+        tools = _ITEMS.decode(raw)
+    except msgspec.MsgspecError:
+        return 0
+    own = sum(b'schema"' not in bytes(tool) and b'parameters"' not in bytes(tool) for tool in tools)
+    return _TOOLS_TOKENS + own * _OWN_TOOL_TOKENS if tools else 0
+
+
+def _choices(fields: Mapping[str, Raw]) -> int:
+    """The most answers that a provider could be asked for: by count, and by prompts in one request."""
+    counts = [_at_most(raw) for raw in _named(fields, _CHOICES)]
+    for inside in _generation(fields):
+        counts += [_at_most(raw) for raw in _named(inside, _CANDIDATES)]
+    prompts = _prompts(fields["prompt"]) if "prompt" in fields else 1
+    return max(counts, default=1) * prompts
+
+
+def _generation(fields: Mapping[str, Raw]) -> list[dict[str, Raw]]:
+    """Gemini's configuration of a generation, in either spelling; chat requests may carry it too."""
+    return [_object(raw) for raw in _named(fields, _GENERATION)]
+
+
+def _prompts(raw: Raw) -> int:
+    """How many prompts a completion has: a list of texts or of token lists is one each; a list of tokens is one."""
+    text = bytes(raw).lstrip()
+    if not text.startswith(b"["):
+        return 1
+    try:
+        items = _ITEMS.decode(text)
+    except msgspec.MsgspecError:
+        return 1
+    return sum(1 for item in items if bytes(item).startswith((b'"', b"["))) or 1
 
 
 def _object(raw: Raw | None) -> dict[str, Raw]:
@@ -124,6 +182,15 @@ def _object(raw: Raw | None) -> dict[str, Raw]:
     except msgspec.MsgspecError:
         return {}
     return found
+
+
+def _at_most(raw: Raw) -> int:
+    """A count as the most generous provider reads it: text and fractions too. What is no number is refused anyway."""
+    try:
+        value = float(msgspec.json.decode(raw, type=float | str))
+    except (msgspec.MsgspecError, ValueError):
+        return 1
+    return max(1, ceil(min(value, _MOST))) if value == value else 1  # noqa: PLR0124 - not a number
 
 
 def _integer(raw: Raw | None) -> int | None:

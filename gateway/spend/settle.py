@@ -58,11 +58,14 @@ class ChargeFacts(Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     """The caller's limit on output tokens, None where it gave none that is a number."""
     choices: int = 1
+    tool_tokens: int = 0
+    """The most that the provider adds to the input for the tools that the request offers."""
 
 
 def input_bound_tokens(facts: ChargeFacts) -> int:
     """The most input tokens that the request can be: no tokenizer makes more tokens than bytes."""
-    return facts.input_bytes + facts.messages * MESSAGE_TOKENS + facts.images * IMAGE_TOKENS + REQUEST_TOKENS
+    of_chat = facts.messages * MESSAGE_TOKENS + REQUEST_TOKENS + facts.tool_tokens
+    return facts.input_bytes + facts.images * IMAGE_TOKENS + of_chat
 
 
 def input_estimate_tokens(facts: ChargeFacts) -> int:
@@ -109,6 +112,9 @@ def billed_usage(
         return None, Basis.NOT_SENT
     if how is Ending.PROVIDER_ERROR and not _reported(usage):
         return None, Basis.PROVIDER_ERROR
+    if facts.operation is Operation.COUNT_TOKENS:
+        # Vendors count for nothing, whatever became of it.
+        return Usage(input_tokens=0, output_tokens=0), Basis.PROVIDER_USAGE
     if how is Ending.NO_ANSWER and not _reported(usage):
         bound = Usage(input_tokens=input_bound_tokens(facts), output_tokens=0, source=UsageSource.ESTIMATED)
         return bound, Basis.UNKNOWN

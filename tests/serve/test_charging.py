@@ -61,7 +61,18 @@ def test_a_picture_counts_as_a_picture_and_not_as_its_bytes() -> None:
         (Operation.CHAT, {"max_tokens": "1e9"}, None, 1),
         (Operation.CHAT, {"max_tokens": 1e9}, None, 1),
         (Operation.CHAT, {"max_tokens": None}, None, 1),
-        (Operation.CHAT, {"max_tokens": -1}, -1, 1),
+        (Operation.CHAT, {"max_tokens": -1}, None, 1),
+        (Operation.CHAT, {"max_tokens": 5, "max_completion_tokens": None}, 5, 1),
+        (Operation.CHAT, {"max_tokens": 5, "max_completion_tokens": -1}, None, 1),
+        (Operation.CHAT, {"max_tokens": 5, "max_completion_tokens": "1000000"}, None, 1),
+        (Operation.CHAT, {"max_tokens": 5, "n_predict": -1}, None, 1),
+        (Operation.CHAT, {"max_tokens": 5, "n": "128"}, 5, 128),
+        (Operation.CHAT, {"max_tokens": 5, "n": 7.0}, 5, 7),
+        (Operation.CHAT, {"n": "many"}, None, 1),
+        (Operation.CHAT, {"max_tokens": 5, "generationConfig": {"candidateCount": 8}}, 5, 8),
+        (Operation.COMPLETIONS, {"max_tokens": 5, "prompt": ["a", "b", "c"], "n": 2}, 5, 6),
+        (Operation.COMPLETIONS, {"max_tokens": 5, "prompt": [[1, 2], [3]]}, 5, 2),
+        (Operation.COMPLETIONS, {"max_tokens": 5, "prompt": [1, 2, 3]}, 5, 1),
         (Operation.CHAT, {"max_tokens": 10**12, "n": 128}, 10**12, 128),
         (Operation.CHAT, {"max_tokens": 10**200}, None, 1),
         (Operation.CHAT, {"n": -3}, None, 1),
@@ -71,6 +82,8 @@ def test_a_picture_counts_as_a_picture_and_not_as_its_bytes() -> None:
         (Operation.GENERATE_CONTENT, {"generationConfig": {"maxOutputTokens": 5, "candidateCount": 3}}, 5, 3),
         (Operation.GENERATE_CONTENT, {"generation_config": {"max_output_tokens": 5}}, 5, 1),
         (Operation.GENERATE_CONTENT, {"generationConfig": "none"}, None, 1),
+        (Operation.GENERATE_CONTENT, {"generationConfig": {"maxOutputTokens": 5, "candidateCount": "8"}}, 5, 8),
+        (Operation.GENERATE_CONTENT, {"generationConfig": {"maxOutputTokens": 5, "max_output_tokens": "9"}}, None, 1),
         (Operation.EMBEDDINGS, {"input": "x", "max_tokens": 9}, None, 1),
     ],
 )
@@ -95,7 +108,11 @@ def test_limits_are_read_where_each_operation_has_them(
         (Operation.MESSAGES, "anthropic", {"max_tokens": 10**12}, {"max_tokens": 7}),
         (Operation.GENERATE_CONTENT, "gemini", {}, {"generationConfig": {"maxOutputTokens": 7}}),
         (Operation.GENERATE_CONTENT, "gemini", {"generation_config": {"max_output_tokens": 9, "temperature": 1}},
-         {"generation_config": {"temperature": 1, "maxOutputTokens": 7}}),
+         {"generationConfig": {"temperature": 1, "maxOutputTokens": 7}}),
+        (Operation.GENERATE_CONTENT, "gemini",
+         {"generationConfig": {"maxOutputTokens": 1}, "generation_config": {"max_output_tokens": 10**9}},
+         {"generationConfig": {"maxOutputTokens": 7}}),
+        (Operation.CHAT, "llamacpp", {"n_predict": -1}, {"max_tokens": 7}),
         (Operation.EMBEDDINGS, "openai", {"input": "x"}, {"input": "x"}),
     ],
 )  # fmt: skip
@@ -124,3 +141,22 @@ def test_nothing_in_a_body_changes_who_pays() -> None:
         "price": 0,
     }
     assert charge_facts(request(**body), PAYER, "r", 1).payer == PAYER
+
+
+def test_counting_tokens_is_not_generating() -> None:
+    """Gemini's countTokens is the same operation with another call; it is held for nothing."""
+    count = msgspec.structs.replace(request(Operation.GENERATE_CONTENT), path_suffix=":countTokens")
+    assert charge_facts(count, PAYER, "r", 1).operation is Operation.COUNT_TOKENS
+
+
+def test_tools_bring_tokens_that_the_request_does_not_show() -> None:
+    """Using any tool adds the vendor's instructions, and its own tools their descriptions, to what is held."""
+    custom = {"name": "now", "input_schema": {"type": "object"}}
+    own = {"type": "bash_20250124", "name": "bash"}
+    without = charge_facts(request(Operation.MESSAGES, tools=[]), PAYER, "r", 1)
+    one = charge_facts(request(Operation.MESSAGES, tools=[custom]), PAYER, "r", 1)
+    both = charge_facts(request(Operation.MESSAGES, tools=[custom, own]), PAYER, "r", 1)
+    assert without.tool_tokens == 0
+    assert one.tool_tokens >= 530
+    assert both.tool_tokens >= one.tool_tokens + 735
+    assert input_bound_tokens(both) >= both.input_bytes + both.tool_tokens

@@ -1,0 +1,247 @@
+"""Many at once and hostile limits: a hard budget is neither overshot nor refuses what it has room for."""
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.telemetry import names
+from tests.conftest import StartGateway
+from tests.journeys.books import (
+    accounts_of,
+    balanced,
+    budget,
+    chat,
+    configuration,
+    dollars,
+    entries_of,
+    states_of,
+    told_nano_usd,
+)
+from tests.openai_replies import openai_chat, openai_usage
+from tests.replies import RecordedRequest, Reply, json_reply
+from tests.running_gateway import running_gateway
+from tests.upstream import ScriptedUpstream
+
+# One nano-dollar a token in and ten out: $0.001 and $0.01 per million.
+PRICES = [
+    {"model": model, "input_usd_per_mtok": 0.001, "output_usd_per_mtok": 0.01}
+    for model in ("gpt-4o-mini", "gpt-3.5-turbo-instruct", "claude-sonnet-4-5", "gemini-2.5-flash")
+]
+KEYS = [{"secret": f"gwk_k{n}_0123456789abcdef", "team": f"team{n % 2}"} for n in range(4)]
+CALLERS = 200
+
+
+async def held_by(upstream: ScriptedUpstream, path: str, body: dict[str, Any], headers: dict[str, str]) -> int:
+    """What one such request holds, in nano-dollars: what a budget of nothing says of it."""
+    config = configuration(upstream.url, prices=PRICES, keys=KEYS, budgets=[budget(0)])
+    async with running_gateway(config) as gateway:
+        reply = await gateway.client.post(path, json=body, headers=headers)
+    assert reply.status_code == 429
+    asked = reply.json()["error"]["message"].partition("could cost up to $")[2].partition(". ")[0]
+    return round(float(asked) * 1e9)
+
+
+@pytest.mark.parametrize(
+    "scope", [{}, {"team": "*"}, {"key": "*"}, {"route": "chat"}, {"provider": "openai", "model": "*"}]
+)
+async def test_exactly_as_many_as_fit_are_admitted(
+    upstream: ScriptedUpstream, start_gateway: StartGateway, scope: dict[str, str]
+) -> None:
+    """Of 200 at once, which are the scope's first ever, exactly the 7 that fit are sent; then all books agree."""
+    body = chat(max_tokens=50)
+    headers = {"authorization": f"Bearer {KEYS[0]['secret']}"}
+    one = await held_by(upstream, "/v1/chat/completions", body, headers)
+    limit = budget(dollars(one * 8 - 1), scope=scope)
+    gateway = await start_gateway(
+        configuration(upstream.url, prices=PRICES, keys=KEYS, budgets=[limit, budget(1, "roomy")])
+    )
+    gate = asyncio.Event()
+    upstream.always(lambda _: openai_chat(usage=openai_usage(11, 50), hold=gate))
+    async with httpx.AsyncClient(
+        base_url=gateway.url, trust_env=False, timeout=30, limits=httpx.Limits(max_connections=None)
+    ) as client:
+        asked = [
+            asyncio.ensure_future(client.post("/v1/chat/completions", json=body, headers=headers))
+            for _ in range(CALLERS)
+        ]
+        pending = set(asked)
+        refused = 0
+        # Nobody is answered before all others are refused: the budget is decided on holds alone.
+        while refused < CALLERS - 7:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED, timeout=30)
+            assert done, "nothing more is decided"
+            assert {task.result().status_code for task in done} == {429}
+            refused += len(done)
+        await upstream.wait_requests(7)
+        states = [state for state in await states_of(gateway) if state.scope != "global" or not scope]
+        assert max(state.held_nano_usd for state in states) == 7 * one
+        gate.set()
+        replies = await asyncio.gather(*asked)
+    assert [reply.status_code for reply in replies].count(200) == 7
+    assert upstream.hits == 7
+    assert {reply.headers.get("retry-after") for reply in replies if reply.status_code == 429} == {"1"}
+    await gateway.records.wait(CALLERS)
+    assert await balanced(gateway, map(told_nano_usd, replies)) == 7 * (11 + 500)
+
+
+async def test_what_is_not_used_comes_back(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
+    """A hold's rest returns when its request ends: one after the other, far more requests fit than were held at once."""
+    body = chat(max_tokens=50)
+    headers = {"authorization": f"Bearer {KEYS[0]['secret']}"}
+    one = await held_by(upstream, "/v1/chat/completions", body, headers)
+    gateway = await start_gateway(configuration(upstream.url, prices=PRICES, budgets=[budget(dollars(one + 20 * 21))]))
+    upstream.always(lambda _: openai_chat(usage=openai_usage(11, 1)))
+    replies = []
+    for number in range(1, 22):
+        replies.append(await gateway.client.post("/v1/chat/completions", json=body))
+        await gateway.records.wait(number)
+    assert [reply.status_code for reply in replies] == [200] * 21
+    refused = await gateway.client.post("/v1/chat/completions", json=body)
+    assert refused.status_code == 429
+    await gateway.records.wait(22)
+    assert await balanced(gateway, map(told_nano_usd, replies)) == 21 * 21
+    assert gateway.metric(names.REQUESTS, error_type="budget_exceeded") == 1
+
+
+# --- hostile limits ---------------------------------------------------------------------------------------------
+
+HUGE = 10**6
+"""Tokens that a model generates when nothing stops it."""
+NUMBERS = ["-1", "0", "1000000000000", '"1e9"', '"1000000"', "1e9", "1.5", "null", "true", "[]", "{}", "9" * 40, None]
+SAID = [{"role": "user", "content": "Hello?"}]
+CONTENTS = [{"role": "user", "parts": [{"text": "Hello?"}]}]
+
+
+def as_number(value: object) -> float | None:
+    """A JSON value as the most generous provider reads it."""
+    try:
+        return None if value is None or isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+
+
+def generates(limits: list[object], choices: list[object], prompts: int) -> int:
+    """The output tokens of a provider that reads numbers generously, and heeds the largest of them."""
+    numbers = [number for limit in limits if (number := as_number(limit)) is not None]
+    # Below 1 means "no limit" to some.
+    each = HUGE if not numbers or min(numbers) < 1 else min(int(max(numbers)), HUGE)
+    counts = [number for count in choices if (number := as_number(count)) is not None and number >= 1]
+    return each * int(max(counts, default=1)) * prompts
+
+
+def used_by(request: RecordedRequest) -> int:
+    """The output tokens of the greediest provider: all that the request allows, by any name that one of them knows."""
+    body = request.json()
+    config = {**body.get("generation_config", {}), **body.get("generationConfig", {})}
+    names_ = (
+        "max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens", "n_predict",
+    )  # fmt: skip
+    limits = [members[name] for members in (body, config) for name in names_ if name in members]
+    counted = ("n", "best_of", "candidateCount", "candidate_count")
+    choices = [members[name] for members in (body, config) for name in counted if name in members]
+    prompt = body.get("prompt")
+    prompts = len(prompt) if isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list) else 1
+    return generates(limits, choices, prompts)
+
+
+def greedy(request: RecordedRequest, gate: asyncio.Event) -> Reply:
+    """A reply of that many tokens, and of an input token a byte, in the shape of the API that was asked."""
+    said = [value for name, value in request.json().items() if name in {"messages", "prompt", "input", "contents"}]
+    given, used = len(json.dumps(said).encode()), used_by(request)
+    if request.path.endswith("/responses"):
+        usage = {"input_tokens": given, "output_tokens": used, "total_tokens": given + used}
+        reply = {"id": "r", "object": "response", "status": "completed", "output": [], "usage": usage}
+    elif request.path.endswith("/messages"):
+        usage = {"input_tokens": given, "output_tokens": used}
+        reply = {
+            "id": "m", "type": "message", "role": "assistant", "model": "m", "content": [{"type": "text", "text": "x"}],
+            "stop_reason": "end_turn", "usage": usage,
+        }  # fmt: skip
+    elif "models/" in request.path:
+        usage = {"promptTokenCount": given, "candidatesTokenCount": used, "totalTokenCount": given + used}
+        content = {"parts": [{"text": "x"}], "role": "model"}
+        candidate = {"content": content, "finishReason": "STOP", "index": 0}
+        reply = {"candidates": [candidate], "usageMetadata": usage}
+    else:
+        choice = {"index": 0, "finish_reason": "stop", "text": "x", "message": {"role": "assistant", "content": "x"}}
+        reply = {"id": "c", "model": "m", "choices": [choice], "usage": openai_usage(given, used)}
+    return json_reply(reply, hold=gate)
+
+
+def spelled(body: dict[str, Any], **raw: str | None) -> bytes:
+    """A JSON body with members that are given as JSON text; None leaves one out."""
+    text = json.dumps(body)[:-1]
+    return (text + "".join(f', "{name}": {value}' for name, value in raw.items() if value is not None) + "}").encode()
+
+
+def hostile() -> list[tuple[str, bytes]]:
+    """(path, body) of requests that try to get more than is held for them."""
+    asked: list[tuple[str, bytes]] = []
+    for value in NUMBERS:
+        for name in ("max_tokens", "max_completion_tokens", "n_predict"):
+            asked.append(("/v1/chat/completions", spelled(chat(), **{name: value})))
+            asked.append(("/v1/chat/completions", spelled(chat(max_tokens=5), **{name: value})))
+        asked.append(("/endpoints/chat/invocations", spelled({"messages": SAID}, max_tokens=value)))
+        asked.append(("/gateway/chat/invocations", spelled({"messages": SAID}, max_tokens=value)))
+        asked.append(("/v1/completions", spelled({"model": "completions", "prompt": "x"}, max_tokens=value)))
+        asked.append(("/v1/responses", spelled({"model": "chat", "input": "x"}, max_output_tokens=value)))
+        asked.append(("/v1/messages", spelled({"model": "claude", "messages": SAID}, max_tokens=value)))
+        asked.append(("/endpoints/claude/invocations", spelled({"messages": SAID}, max_tokens=value)))
+        for section in ("generationConfig", "generation_config"):
+            for name in ("maxOutputTokens", "max_output_tokens"):
+                inside = "null" if value is None else f'{{"{name}": {value}}}'
+                asked.append(
+                    ("/v1beta/models/gemini:generateContent", spelled({"contents": CONTENTS}, **{section: inside}))
+                )
+    for count in ("128", '"128"', "128.0", "1.28e2", "127.5"):
+        asked.append(("/v1/chat/completions", spelled(chat(max_tokens=5), n=count)))
+        asked.append(("/v1/completions", spelled({"model": "completions", "prompt": "x", "max_tokens": 5}, n=count)))
+        asked.append(
+            ("/v1/completions", spelled({"model": "completions", "prompt": "x", "max_tokens": 5}, best_of=count))
+        )
+        for name in ("candidateCount", "candidate_count"):
+            inside = f'{{"maxOutputTokens": 5, "{name}": {count}}}'
+            asked.append(
+                ("/v1beta/models/gemini:generateContent", spelled({"contents": CONTENTS}, generationConfig=inside))
+            )
+            asked.append(
+                ("/endpoints/gemini/invocations", spelled({"messages": SAID, "max_tokens": 5}, generationConfig=inside))
+            )
+    for prompt in (["x"] * 40, [[1, 2, 3]] * 40, list(range(40)), []):
+        asked.append(("/v1/completions", spelled({"model": "completions", "prompt": prompt, "max_tokens": 500})))
+    return asked
+
+
+async def test_no_spelling_of_a_limit_overshoots(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
+    """Whatever stands for a limit or a count, a provider that takes all it is allowed stays within what is held."""
+    ledger = {"default_output_tokens": 1000, "max_output_tokens": 2000}
+    gateway = await start_gateway(configuration(upstream.url, prices=PRICES, budgets=[budget(1)], ledger=ledger))
+    accounts = accounts_of(gateway)
+    served = 0
+    for number, (path, body) in enumerate(hostile(), 1):
+        hits, gate = upstream.hits, asyncio.Event()
+        upstream.always(lambda request: greedy(request, gate))  # noqa: B023 - answered within this round
+        asked = asyncio.ensure_future(
+            gateway.client.post(path, content=body, headers={"content-type": "application/json"})
+        )
+        arrived = asyncio.ensure_future(upstream.wait_requests(hits + 1))
+        await asyncio.wait({asked, arrived}, return_when=asyncio.FIRST_COMPLETED)
+        arrived.cancel()
+        holds = await accounts.call(lambda store: store.holds())
+        gate.set()
+        reply = await asked
+        await gateway.records.wait(number)
+        if upstream.hits == hits:
+            assert reply.status_code in {400, 422}, (path, body, reply.text)
+            continue
+        assert reply.status_code == 200, (path, body, reply.text)
+        served += 1
+        (hold,) = holds
+        charged = (await entries_of(gateway))[-1].nano_usd
+        assert charged is not None
+        assert charged <= hold.nano_usd, (path, body, upstream.requests[-1].body)
+    assert served > 150
+    await balanced(gateway)
