@@ -195,6 +195,7 @@ class _Trial:
                     bound.target.timeouts,
                     endpoint.dialect.fault,
                     headers,
+                    stream=self._request.stream,
                     propagate_trace=bound.target.propagate_trace,
                 )
         except UpstreamError as error:

@@ -32,6 +32,7 @@ class Sender(Protocol):
         body: bytes,
         timeouts: Timeouts,
         *,
+        stream: bool = False,
         propagate_trace: bool = False,
     ) -> Exchange:
         """Send one request and wait for the reply's headers. Raises UpstreamError."""
@@ -59,6 +60,7 @@ class UpstreamClient:
         read_fault: Callable[[int, bytes], Fault],
         extra_headers: tuple[tuple[str, str], ...] = (),
         *,
+        stream: bool = False,
         propagate_trace: bool = False,
     ) -> Exchange:
         """Send, and wait for a successful reply's headers; `read_fault` reads the dialect's error bodies.
@@ -72,7 +74,7 @@ class UpstreamClient:
             credential = await self._credentials.headers(auth, wire)
         headers = (*wire.headers, *extra_headers, *credential)
         exchange = await self._sender.send(
-            wire.method, wire.url, headers, wire.body, timeouts, propagate_trace=propagate_trace
+            wire.method, wire.url, headers, wire.body, timeouts, stream=stream, propagate_trace=propagate_trace
         )
         if not 200 <= exchange.status < 300:
             try:

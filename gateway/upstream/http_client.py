@@ -13,6 +13,7 @@ _POOL_HEADERS = frozenset(
 )
 """What the pool says itself."""
 _TIMEOUTS = "gateway.timeouts"
+_STREAM = "gateway.stream"
 _PROPAGATE = "gateway.propagate_trace"
 
 
@@ -49,7 +50,8 @@ class PoolTransport(httpx.AsyncBaseTransport):
             if name.lower() not in removed
         ]
         timeouts = request.extensions.get(_TIMEOUTS, Timeouts())
-        exchange = await self._pool.send(request.method, str(request.url), headers, body, timeouts)
+        stream = request.extensions.get(_STREAM, False)
+        exchange = await self._pool.send(request.method, str(request.url), headers, body, timeouts, stream=stream)
         return httpx.Response(
             exchange.status,
             # aiohttp has already undone the content encoding.
@@ -73,6 +75,7 @@ class InstrumentedSender:
         body: bytes,
         timeouts: Timeouts,
         *,
+        stream: bool = False,
         propagate_trace: bool = False,
     ) -> Exchange:
         """Send one request and wait for the reply's headers. Raises UpstreamError."""
@@ -81,14 +84,14 @@ class InstrumentedSender:
             url,
             headers=list(headers),
             content=body,
-            extensions={_TIMEOUTS: timeouts, _PROPAGATE: propagate_trace},
+            extensions={_TIMEOUTS: timeouts, _STREAM: stream, _PROPAGATE: propagate_trace},
         )
         response = await self._client.send(request, stream=True)
-        stream = response.stream
-        while not isinstance(stream, _ExchangeStream):
+        body_stream = response.stream
+        while not isinstance(body_stream, _ExchangeStream):
             # The client wraps the transport's stream to measure it.
-            stream = stream._stream  # type: ignore[union-attr]  # noqa: SLF001
-        return stream.exchange
+            body_stream = body_stream._stream  # type: ignore[union-attr]  # noqa: SLF001
+        return body_stream.exchange
 
 
 def http_client(pool: Pool) -> httpx.AsyncClient:

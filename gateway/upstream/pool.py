@@ -92,8 +92,10 @@ class Pool:
         # A request that meets a connection which its server is closing is lost, and may not be sent again: it might
         # have been served. Model servers of one's own mostly close after 5 s (uvicorn, Node, llama.cpp), so theirs
         # are given up before; vendors keep theirs for a minute and more, and TLS is worth keeping.
-        self._plain = _session(4.0, tls)
-        self._tls = _session(30.0, tls)
+        self._plain = _session(tls, keepalive_s=4.0)
+        # llama.cpp's server promises to keep the connection and closes it behind a stream.
+        self._plain_streams = _session(tls, keepalive_s=None)
+        self._tls = _session(tls, keepalive_s=30.0)
 
     async def send(
         self,
@@ -103,14 +105,15 @@ class Pool:
         body: bytes,
         timeouts: Timeouts,
         *,
+        stream: bool = False,
         propagate_trace: bool = False,
     ) -> Exchange:
         """Send one request and wait for the reply's headers. Raises UpstreamError; redirects are not followed.
 
-        `propagate_trace` changes nothing here: the pool sends no trace header that it is not given.
+        `stream` says that a stream is asked for. `propagate_trace` changes nothing here: the pool sends no trace header that it is not given.
         """
         try:
-            session = self._tls if url.startswith("https:") else self._plain
+            session = self._tls if url.startswith("https:") else self._plain_streams if stream else self._plain
             response = await session.request(
                 method,
                 _url(url),
@@ -126,23 +129,23 @@ class Pool:
             # aiohttp has one read timeout: until the headers it was the first byte's, from here on it is the chunks'.
             connection.protocol.read_timeout = timeouts.between_chunks_s
             connection.protocol.start_timeout()
-            if session is self._plain and response.content_type == "text/event-stream":
-                # llama.cpp's server promises to keep the connection and closes it behind a stream: a request that
-                # followed at once would be lost.
-                connection.protocol.force_close()
         return Exchange(response)
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._plain.close()
-        await self._tls.close()
+        for session in (self._plain, self._plain_streams, self._tls):
+            await session.close()
 
 
-def _session(keepalive_s: float, tls: ssl.SSLContext | None) -> aiohttp.ClientSession:
+def _session(tls: ssl.SSLContext | None, *, keepalive_s: float | None) -> aiohttp.ClientSession:
+    """A session whose idle connections are kept for `keepalive_s`, or closed with each reply when that is None."""
+    context = tls if tls is not None else True
+    if keepalive_s is None:
+        connector = aiohttp.TCPConnector(limit=0, force_close=True, ttl_dns_cache=30, ssl=context)
+    else:
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=keepalive_s, ttl_dns_cache=30, ssl=context)
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
-            limit=0, keepalive_timeout=keepalive_s, ttl_dns_cache=30, ssl=tls if tls is not None else True
-        ),
+        connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         # Looking the proxy variables up costs tens of microseconds a request, so only where there are any.
         trust_env=bool(getproxies()),

@@ -233,9 +233,9 @@ async def test_a_provider_that_may_trace_gets_the_attempts_context(
 async def test_no_request_follows_a_stream_on_its_connection(
     upstream: ScriptedUpstream, start_gateway: StartGateway
 ) -> None:
-    """Model servers may close a connection behind a stream: the next request opens its own; others share one."""
+    """Model servers may close a connection behind a stream: a stream has its own, all other requests share one."""
     gateway = await start_gateway(_config(_target(upstream.url)))
     upstream.script(openai_chat(), openai_chat(), openai_stream(["Hi"]), openai_chat())
     for stream in (False, False, True, False):
         assert (await _ask(gateway, stream=stream)).status_code == 200
-    assert [request.connection for request in upstream.requests] == [0, 0, 0, 1]
+    assert [request.connection for request in upstream.requests] == [0, 0, 1, 0]
