@@ -8,9 +8,10 @@ import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from select import PIPE_BUF
+from typing import Annotated
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from gateway.telemetry.queue import BackgroundQueue
 from gateway.types.records import RequestRecord
@@ -19,32 +20,32 @@ from gateway.types.records import RequestRecord
 class RequestLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The log line of one request. Times in seconds, money in nano-dollars; absent means unknown or none."""
 
-    time: str
-    level: str
-    message: str
-    request_id: str
-    trace_id: str
-    span_id: str
-    method: str
-    path: str
-    route: str
-    status: int
-    outcome: str
-    duration_s: float
-    overhead_s: float
-    error_type: str | None = None
-    team: str | None = None
-    key_id: str | None = None
-    provider: str | None = None
-    model: str | None = None
-    response_model: str | None = None
-    stream: bool = False
-    attempts: int = 0
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    first_chunk_s: float | None = None
-    cost_nano_usd: int | None = None
-    cost_basis: str | None = None
+    time: Annotated[str, Meta(description="When the request ended, in UTC.")]
+    level: Annotated[str, Meta(description="`INFO`, or `ERROR` for statuses from 500 on.")]
+    message: Annotated[str, Meta(description="Always `request`: tells these lines from the process's own messages.")]
+    request_id: Annotated[str, Meta(description="As in the reply's `x-gateway-request-id`.")]
+    trace_id: Annotated[str, Meta(description="As in the reply's `x-gateway-trace-id`, the spans and the exemplars.")]
+    span_id: Annotated[str, Meta(description="The SERVER span.")]
+    method: Annotated[str, Meta(description="The caller's method.")]
+    path: Annotated[str, Meta(description="The template of the path.")]
+    route: Annotated[str, Meta(description="A configured route, or `_other`.")]
+    status: Annotated[int, Meta(description="The status sent; 499 when the caller left.")]
+    outcome: Annotated[str, Meta(description="`ok`, or whose fault: caller, policy, provider, gateway.")]
+    duration_s: Annotated[float, Meta(description="From arrival to the last byte.")]
+    overhead_s: Annotated[float, Meta(description="What the gateway itself added.")]
+    error_type: Annotated[str | None, Meta(description="Why it failed: the closed list below.")] = None
+    team: Annotated[str | None, Meta(description="Who pays.")] = None
+    key_id: Annotated[str | None, Meta(description="The id of the gateway key; never the key.")] = None
+    provider: Annotated[str | None, Meta(description="Of the last attempt.")] = None
+    model: Annotated[str | None, Meta(description="Sent to the provider, in the last attempt.")] = None
+    response_model: Annotated[str | None, Meta(description="That answered, in the last attempt.")] = None
+    stream: Annotated[bool, Meta(description="Whether the caller asked for a stream.")] = False
+    attempts: Annotated[int, Meta(description="How many were made.")] = 0
+    input_tokens: Annotated[int | None, Meta(description="Of the last attempt, cached ones included.")] = None
+    output_tokens: Annotated[int | None, Meta(description="Of the last attempt, reasoning included.")] = None
+    first_chunk_s: Annotated[float | None, Meta(description="From the last attempt's start to its first chunk.")] = None
+    cost_nano_usd: Annotated[int | None, Meta(description="Of all attempts; absent where no price is known.")] = None
+    cost_basis: Annotated[str | None, Meta(description="How sure the last attempt's cost is.")] = None
 
 
 def request_line(record: RequestRecord) -> bytes:

@@ -26,6 +26,9 @@ class Stability(StrEnum):
     EXPERIMENTAL = "experimental"
 
 
+DEFAULT_MAX_SERIES = 2_000
+
+
 class Across(StrEnum):
     """How one figure is made of several workers' gauges. Counters and histograms are always summed."""
 
@@ -47,7 +50,7 @@ class Metric(Struct, frozen=True, kw_only=True):
     across: Across = Across.SUM
     exemplars: bool = False
     """Whether samples carry the trace id of a request that they count (OpenMetrics only)."""
-    max_series: int = 2_000
+    max_series: int = DEFAULT_MAX_SERIES
     """Label combinations kept apart; what comes after is counted under `_other`."""
 
 
@@ -112,8 +115,8 @@ ATTEMPT_PHASE = Metric(
     name="gateway_attempt_phase_seconds",
     kind=Kind.HISTOGRAM,
     unit="seconds",
-    help="Where an attempt's time went: connect (name, TCP and TLS; new connections only), first_byte (from sending to "
-    "the reply's headers), stream (from the first chunk to the last).",
+    help="Where an attempt's time went: connect (name, TCP and TLS; new connections only), first_byte (until the "
+    "reply's headers), stream (from the first chunk to the last).",
     labels=("route", "provider", "model", "phase"),
     buckets=(0.0005, 0.001, 0.0025, 0.005, *DURATION_BUCKETS_S),
 )
