@@ -61,7 +61,7 @@ def _error_budget(line: BurnWindow) -> Alert:
         description=(
             f"Over {line.long} and {line.short}, [[value:percent]] of the requests to route [[route]] ([[job]]) failed "
             f"by the fault of a provider or of the gateway. That spends the error budget of "
-            f"{1 - thresholds.AVAILABILITY:.1%} {line.factor:g} times faster than allowed."
+            f"{1 - thresholds.AVAILABILITY:.1%} {line.factor:g} times as fast as allowed, or faster."
         ),
         dashboard="gaugeway-providers",
     )
