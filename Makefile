@@ -12,7 +12,7 @@ CLIENTS := 2.8 2.22 3
 # Passed on: make run ARGS=--traffic, make test ARGS="-k stream -x"
 ARGS ?=
 
-.PHONY: help run test install dev clients lint types contracts check bench prove dashboards rules stack collector prices lock clean
+.PHONY: help run test install dev clients lint types contracts check bench prove dashboards rules stack collector helm prices lock clean
 
 help: ## List the commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 20
@@ -61,6 +61,9 @@ stack: install ## Start what is installed of the stack, without Docker (ARGS="--
 
 collector: ## Build the OpenTelemetry Collector of otel/collector/ into build/ (needs Go)
 	@go run go.opentelemetry.io/collector/cmd/builder@v0.160.0 --config otel/collector/builder.yaml
+
+helm: ## Build Helm into build/bin/, for the chart's tests (needs Go)
+	@GOBIN=$(CURDIR)/build/bin go install helm.sh/helm/v3/cmd/helm@v3.22.0
 
 lock: ## Write requirements/*.txt anew from pyproject.toml (needs uv; UPGRADE=--upgrade for newer versions)
 	$(LOCK) $(UPGRADE) --all-extras --group dev --group build pyproject.toml -o requirements/dev.txt
