@@ -65,6 +65,16 @@ class Serving:
                 ErrorType.UNSUPPORTED_OPERATION,
                 f"The {request.operation} route is not available for {route.route.provider} models.",
             )
+        if request.stream:
+            targets = tuple(
+                bound for bound in targets if bound.endpoint.dialect.codecs[request.operation].open_stream is not None
+            )
+            if not targets:
+                raise RequestError(
+                    ErrorType.INVALID_REQUEST,
+                    f"Streaming is not available for {route.route.provider} models. Ask without 'stream'.",
+                    param="stream",
+                )
         budget = self._retry_budgets.setdefault(route.route.name, RetryBudget())
         budget.deposit()
         retries_left = route.route.retries

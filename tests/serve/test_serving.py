@@ -239,3 +239,14 @@ async def test_no_request_follows_a_stream_on_its_connection(
     for stream in (False, False, True, False):
         assert (await _ask(gateway, stream=stream)).status_code == 200
     assert [request.connection for request in upstream.requests] == [0, 0, 1, 0]
+
+
+async def test_a_stream_that_no_target_has_is_refused(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
+    """Embeddings cannot stream: who asks is told so, before any provider is."""
+    target = _target(upstream.url)
+    entry = {"name": "chat", "endpoint_type": "llm/v1/embeddings", "model": target}
+    gateway = await start_gateway(json.dumps({"endpoints": [entry]}))
+    reply = await gateway.client.post("/v1/embeddings", json={"model": "chat", "input": "a", "stream": True})
+    assert reply.status_code == 400
+    assert reply.json()["error"]["param"] == "stream"
+    assert upstream.hits == 0
