@@ -5,6 +5,7 @@ from dashboards import promql, thresholds
 from dashboards.board import Board, Row
 from dashboards.panels import GREEN, ORANGE, RED, Column, Panel, Query, Unit, rows, single, steps, time_series
 from dashboards.phases import PARTS
+from dashboards.promql import is_
 from gateway.telemetry import names
 
 VARIABLES = (boards.JOB, boards.INSTANCE)
@@ -197,12 +198,15 @@ def _ledger() -> tuple[Panel, ...]:
             limit=thresholds.LEDGER_PENDING,
         ),
         time_series(
-            "Ledger errors and orphans",
-            "Failed commits (tried again, nothing is lost), and holds of a crashed process that were charged at the "
-            "next start. Errors: the disk. Orphans: find out why it crashed.",
+            "What went wrong with money",
+            "Failed commits (tried again, nothing is lost), holds of a crashed process that were charged at the next "
+            "start, price data that were refused (the old prices stay), and budget alerts that their webhook did not "
+            "take (tried again). The gateway's log has the cause of each.",
             [
-                Query(expr=OF.rate(names.LEDGER_ERRORS), legend="errors"),
+                Query(expr=OF.rate(names.LEDGER_ERRORS), legend="failed commits"),
                 Query(expr=OF.rate(names.LEDGER_ORPHANS), legend="orphans"),
+                Query(expr=OF.rate(names.PRICE_UPDATES_REFUSED), legend="refused prices"),
+                Query(expr=OF.rate(names.ALERT_DELIVERIES, is_("result", "failed")), legend="undelivered alerts"),
             ],
             unit=Unit.EVENTS_PER_SECOND,
         ),

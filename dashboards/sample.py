@@ -236,6 +236,9 @@ class Traffic:
         self._set(names.QUEUE_SIZE, ("spans",), rng.randint(0, 60))
         self._set(names.QUEUE_SIZE, ("log",), rng.randint(0, 12))
         self._add(names.SPANS_EXPORTED, (), 5 * seconds)
+        self._add(names.PRICE_UPDATES_REFUSED, (), 0)
+        self._add(names.ALERT_DELIVERIES, ("delivered",), rng.random() < seconds / 3_600)
+        self._add(names.ALERT_DELIVERIES, ("failed",), 0)
         for _ in range(max(1, round(2 * seconds / 5))):
             self._observe(names.EVENT_LOOP_LAG, (), rng.lognormvariate(-7.6, 0.8))
             self._observe(names.LEDGER_COMMIT, (), rng.lognormvariate(-6.0, 0.5))

@@ -21,6 +21,7 @@ from gateway.serve.attempt import Attempts
 from gateway.serve.circuit import Breakers, CircuitState
 from gateway.serve.limits import Limits
 from gateway.serve.money_signals import MoneySignals
+from gateway.serve.money_upkeep import MoneyUpkeep
 from gateway.serve.routing import RoutingTable, bind
 from gateway.serve.serving import Serving
 from gateway.server import make_server
@@ -29,6 +30,7 @@ from gateway.spend.budgets import BudgetBook
 from gateway.spend.keys import Keyring, configured_key
 from gateway.spend.ledger import Accounts
 from gateway.spend.opening import Ledgers
+from gateway.spend.price_file import PriceFileWatch
 from gateway.spend.prices import PriceBook, packaged_prices
 from gateway.store.spec import KeyRow
 from gateway.store.windows import Windows
@@ -44,7 +46,12 @@ _LOG = logging.getLogger(__name__)
 
 
 class Gateway:
-    """One gateway process: its routing table, its telemetry, and the ASGI application that joins them."""
+    """One gateway process: its routing table, its telemetry, and the ASGI application that joins them.
+
+    Args:
+        administers: this process answers the administrators.
+        reachable: it listens where others than this machine reach it, and says so where no key is asked for.
+    """
 
     def __init__(
         self,
@@ -56,12 +63,14 @@ class Gateway:
         *,
         reloader: Reloader | None = None,
         administers: bool = True,
+        reachable: bool = False,
     ) -> None:
         self._settings = settings
         self._reloader = reloader
         self._telemetry = telemetry
         self._ledgers = ledgers
         self._administers = administers
+        self._reachable = reachable
         self._money = settings.money
         self.accounts: Accounts | None = None
         self._clock = clock
@@ -89,9 +98,11 @@ class Gateway:
             await self.accounts.reload(BudgetBook(settings.money.budgets))
             self.accounts.prices.override(settings.money.prices)
         self._keyring.configure(keys)
+        self._warn_if_open()
         for name, is_now, was in (
             ("telemetry", settings.telemetry, self._settings.telemetry),
             ("limits", settings.limits, self._settings.limits),
+            ("prices_file", settings.money.prices_file, self._money.prices_file),
             ("ledger", settings.money.ledger, self._money.ledger),
             ("admin", settings.money.admin, self._money.admin),
         ):
@@ -123,8 +134,10 @@ class Gateway:
         accounts = await self._start_accounts()
         keyring = self._keyring
         keyring.take(await accounts.call(lambda store: store.stored_keys()))
-        signals = MoneySignals(accounts, telemetry.metrics, self._clock)
+        self._warn_if_open()
         alerts = AlertSender(accounts, outbound.post, self._clock)
+        signals = MoneySignals(accounts, alerts, telemetry.metrics, self._clock)
+        upkeep = MoneyUpkeep(accounts, keyring, await self._price_file(accounts.prices))
         breakers = Breakers(self._clock, self._circuit_changed)
         attempts = Attempts(upstream, accounts, instrumented=telemetry.instrumented)
         serving = Serving(attempts, breakers, self._rng)
@@ -134,6 +147,7 @@ class Gateway:
             asyncio.create_task(telemetry.watch_loop_lag(self._clock)),
             asyncio.create_task(_every(_SIGNALS_S, signals.update)),
             asyncio.create_task(alerts.run()),
+            asyncio.create_task(upkeep.run()),
         ]
         if self._reloader is not None:
             background.append(asyncio.create_task(self._reloader.run(self.use, self._refused)))
@@ -191,6 +205,21 @@ class Gateway:
         await accounts.start()
         self.accounts = accounts
         return accounts
+
+    async def _price_file(self, prices: PriceBook) -> PriceFileWatch | None:
+        path = self._money.prices_file
+        if path is None:
+            return None
+        watch = PriceFileWatch(path, prices, self._clock)
+        await watch.first()
+        return watch
+
+    def _warn_if_open(self) -> None:
+        if self._reachable and self._administers and self._keyring.is_open:
+            _LOG.warning(
+                "anybody who reaches this gateway can spend: it listens beyond this machine and asks for no key. "
+                "Configure `keys:`, or make one with `gateway keys create`."
+            )
 
     def _circuit_changed(self, provider: str, model: str, state: CircuitState) -> None:
         self._telemetry.metrics.gauge(names.CIRCUIT_STATE, provider, model).set(state)

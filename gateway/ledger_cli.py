@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
@@ -19,6 +19,9 @@ from gateway.spend.budgets import usd_text
 from gateway.spend.opening import read_ledger, tool_ledger
 from gateway.spend.windows import midnight_ns, span_at
 from gateway.store.spec import Entry, LedgerStore, StoreError
+
+if TYPE_CHECKING:
+    from gateway.spend.prices import PriceBook
 
 UNBALANCED = 1
 WRONG_CONFIG = 2
@@ -216,10 +219,8 @@ def what_if(
     config_path: Path, model: str, provider: str, since: str | None, until: str | None, window: str | None, zone: str
 ) -> None:
     """The same token counts at another model's prices, by present model. Tokenizers differ: an estimate."""
-    from gateway.spend.prices import PriceBook, packaged_prices
-
     start, end = stretch(since, until, window, zone)
-    prices = PriceBook(packaged_prices(datetime.now(UTC).date()), load_money(config_path).prices)
+    prices = _price_book(load_money(config_path))
     with opened(read_ledger, config_path) as store:
         try:
             rows = finance.what_if(finance.counted(store.entries(start, end), told), prices, provider, model)
@@ -233,6 +234,20 @@ def what_if(
              usd_text(saved), f"{row.left_out:,}"]
         )  # fmt: skip
     _print_table(table, left=2)
+
+
+def _price_book(money: Money) -> "PriceBook":
+    from gateway.spend.price_data import PriceDataError
+    from gateway.spend.prices import PriceBook, packaged_prices, read_prices
+
+    today = datetime.now(UTC).date()
+    prices = PriceBook(packaged_prices(today), money.prices)
+    if money.prices_file is not None:
+        try:
+            prices.take(read_prices(money.prices_file.read_bytes(), today))
+        except (PriceDataError, OSError) as error:
+            click.echo(f"{money.prices_file} is not used: {error}", err=True)
+    return prices
 
 
 @ledger.command("import-invoice")

@@ -1,6 +1,7 @@
 """One serving process, alone or as one worker of several, from its settings to the end of its drain."""
 
 import gc
+import ipaddress
 import logging
 import os
 import random
@@ -46,7 +47,7 @@ def serve(
     (host, port), (metrics_host, metrics_port) = address, metrics_address
     rng = new_rng()
     telemetry = Telemetry(settings.telemetry, export, clock, rng)
-    gateway = Gateway(settings, telemetry, clock, rng, ledgers, reloader=reloader)
+    gateway = Gateway(settings, telemetry, clock, rng, ledgers, reloader=reloader, reachable=not _is_loopback(host))
     try:
         listener = MetricsListener(telemetry.exposition, metrics_host, metrics_port)
     except OSError as error:
@@ -81,12 +82,22 @@ def work(
     """Serve as one worker of several; its supervisor reads its metrics. The exit status."""
     rng = new_rng()
     telemetry = Telemetry(settings.telemetry, export, clock, rng, block=Block.attach(handed.block))
-    # One of the workers answers the administrators: their port is one.
-    gateway = Gateway(settings, telemetry, clock, rng, ledgers, reloader=reloader, administers=handed.number == 0)
+    listening = socket.socket(fileno=handed.listen)
+    gateway = Gateway(
+        settings,
+        telemetry,
+        clock,
+        rng,
+        ledgers,
+        reloader=reloader,
+        # One of the workers answers the administrators: their port is one.
+        administers=handed.number == 0,
+        reachable=not _is_loopback(listening.getsockname()[0]),
+    )
     server = make_server(gateway.app, "", 0, on_started=lambda: _tell(handed.ready), on_hangup=reloader.ask)
     _freeze()
     try:
-        server.run(sockets=[socket.socket(fileno=handed.listen)])
+        server.run(sockets=[listening])
     finally:
         telemetry.close()
     return 0 if server.started else 1
@@ -95,6 +106,13 @@ def work(
 def new_rng() -> random.Random:
     """The fast generator, seeded by the system: ids must be unique, not secret."""
     return random.Random(random.SystemRandom().getrandbits(256))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _tell(descriptor: int) -> None:

@@ -7,6 +7,8 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.running_gateway import ENVIRONMENT, routes_yaml
 
 
@@ -26,9 +28,20 @@ class Started:
                     return message
         raise AssertionError(f"the process ended without saying '{part}'")
 
+    async def lines_until(self, part: str) -> list[str]:
+        """The messages on stderr up to the one that has `part` in it."""
+        assert self.process.stderr is not None
+        messages: list[str] = []
+        async with asyncio.timeout(30):
+            while raw := await self.process.stderr.readline():
+                messages.append(str(json.loads(raw)["message"]))
+                if part in messages[-1]:
+                    return messages
+        raise AssertionError(f"the process ended without saying '{part}', but {messages}")
 
-async def start(file: Path) -> Started:
-    command = [sys.executable, "-m", "gateway", "start", "--config-path", str(file), "--port", "0"]
+
+async def start(file: Path, *arguments: str) -> Started:
+    command = [sys.executable, "-m", "gateway", "start", "--config-path", str(file), "--port", "0", *arguments]
     process = await asyncio.create_subprocess_exec(
         *command,
         "--metrics-port",
@@ -59,3 +72,40 @@ async def test_edits_and_signals(tmp_path: Path) -> None:
         if gateway.process.returncode is None:
             gateway.process.kill()
             await gateway.process.wait()
+
+
+KEYS = "keys:\n  - {secret: gwk_ci_0123456789abcdef, team: ci}\n"
+OPEN = "anybody who reaches this gateway can spend"
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "warned"),
+    [("0.0.0.0", "", True), ("0.0.0.0", KEYS, False), ("127.0.0.1", "", False)],
+    ids=["open", "with a key", "on the loopback"],
+)
+async def test_an_open_gateway_that_others_reach_says_so(tmp_path: Path, host: str, keys: str, warned: bool) -> None:
+    """Without a key, and only beyond the loopback, the start warns that anybody can spend."""
+    file = tmp_path / "gateway.yaml"
+    file.write_text(routes_yaml("http://127.0.0.1:9") + keys)
+    gateway = await start(file, "--host", host)
+    try:
+        await gateway.line("serving 3 routes")
+        # An edit is taken up only by a gateway that serves.
+        file.write_text(file.read_text() + "# edited\n")
+        lines = await gateway.lines_until("is in use")
+        assert any(OPEN in line for line in lines) is warned
+    finally:
+        gateway.process.kill()
+        await gateway.process.wait()
+
+
+async def test_several_workers_refuse_a_ledger_of_one_process(tmp_path: Path) -> None:
+    """`--workers 2` over an SQLite ledger does not start: its writer is one process, and two files were two budgets."""
+    file = tmp_path / "gateway.yaml"
+    file.write_text(routes_yaml("http://127.0.0.1:9"))
+    gateway = await start(file, "--workers", "2")
+    assert gateway.process.stderr is not None
+    async with asyncio.timeout(30):
+        said = await gateway.process.stderr.read()
+        assert await gateway.process.wait() == 2
+    assert b"set `ledger.postgres`" in said

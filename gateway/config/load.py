@@ -61,13 +61,13 @@ def load_file(path: Path, providers: ProviderLookup, environment: Mapping[str, s
         raise ConfigError("", f"{path} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("", f"{path} cannot be read: {error}") from None
-    return load_text(text, providers, environment, source=str(path))
+    return load_text(text, providers, environment, source=path)
 
 
 def load_text(
-    text: str, providers: ProviderLookup, environment: Mapping[str, str], source: str = "configuration"
+    text: str, providers: ProviderLookup, environment: Mapping[str, str], source: Path = Path("configuration")
 ) -> Settings:
-    """Check and resolve the text of a file; raises ConfigError."""
+    """Check and resolve the text of a file, whose relative paths begin at its folder; raises ConfigError."""
     try:
         # _Loader is PyYAML's safe loader, in C where its wheel has it.
         document = yaml.load(text, Loader=_Loader)  # noqa: S506
@@ -75,7 +75,7 @@ def load_text(
         raise ConfigError("", f"The file at {source} is not a valid yaml file: {_wrong_yaml(error)}") from None
     if not isinstance(document, dict):
         raise ConfigError("", f"{source} must be a mapping with a list of 'routes' or 'endpoints'")
-    loading = _Loading(providers, environment)
+    loading = _Loading(providers, environment, source.parent)
     try:
         return loading.settings(document)
     except ConfigError as error:
@@ -93,9 +93,10 @@ def _wrong_yaml(error: yaml.YAMLError) -> str:
 
 
 class _Loading:
-    def __init__(self, providers: ProviderLookup, environment: Mapping[str, str]) -> None:
+    def __init__(self, providers: ProviderLookup, environment: Mapping[str, str], folder: Path) -> None:
         self._providers = providers
         self._environment = environment
+        self._folder = folder
         self.key_files: list[Path] = []
 
     def settings(self, document: dict[str, Any]) -> Settings:
@@ -119,7 +120,7 @@ class _Loading:
             routes=tuple(routes),
             telemetry=file.telemetry,
             limits=file.limits,
-            money=_money(file),
+            money=_money(file, self._folder),
             key_files=tuple(dict.fromkeys(self.key_files)),
         )
 
@@ -245,7 +246,7 @@ def _limits(file: RouteFile) -> tuple[Limit, ...]:
     )
 
 
-def _money(file: ConfigFile) -> Money:
+def _money(file: ConfigFile, folder: Path) -> Money:
     """The sections about money, with the checks that need more than one entry."""
     seen: set[str] = set()
     for index, budget in enumerate(file.budgets):
@@ -259,7 +260,14 @@ def _money(file: ConfigFile) -> Money:
         priced.add((price.provider, price.model))
     if file.ledger.path is not None and file.ledger.postgres is not None:
         raise ConfigError("ledger", "give either 'path' or 'postgres'")
-    return Money(prices=file.prices, budgets=file.budgets, keys=file.keys, ledger=file.ledger, admin=file.admin)
+    return Money(
+        prices=file.prices,
+        prices_file=None if file.prices_file is None else folder / Path(file.prices_file).expanduser(),
+        budgets=file.budgets,
+        keys=file.keys,
+        ledger=file.ledger,
+        admin=file.admin,
+    )
 
 
 def _explain(text: str, type_: type, path: str) -> ConfigError:

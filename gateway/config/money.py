@@ -6,6 +6,7 @@ Checks that need only one entry are here, in `__post_init__`, and begin with the
 
 from decimal import Decimal
 from enum import StrEnum
+from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgspec import Struct
@@ -179,6 +180,7 @@ class Money(Struct, frozen=True, kw_only=True):
     """Everything that one configuration says about money."""
 
     prices: tuple[PriceFile, ...] = ()
+    prices_file: Path | None = None
     budgets: tuple[BudgetFile, ...] = ()
     keys: tuple[KeyFile, ...] = ()
     ledger: LedgerFile = LedgerFile()

@@ -144,6 +144,8 @@ class ConfigFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     telemetry: TelemetryFile = TelemetryFile()
     limits: LimitsFile = LimitsFile()
     prices: tuple[PriceFile, ...] = ()
+    prices_file: str | None = None
+    """Newer public prices than the shipped ones, in genai-prices' JSON form, taken up whenever the file changes."""
     budgets: tuple[BudgetFile, ...] = ()
     keys: tuple[KeyFile, ...] = ()
     ledger: LedgerFile = LedgerFile()

@@ -121,7 +121,7 @@ class PriceBook:
         self._overrides: dict[tuple[str | None, str], RateCard] = {}
         self._cards: dict[tuple[str, str, str | None], RateCard | None] = {}
         self.refused_updates = 0
-        """How many new price data were refused since the start; the old prices stayed."""
+        """How many new price data were refused since the start; whoever reads them counts."""
         self.override(overrides)
 
     @property
@@ -139,21 +139,16 @@ class PriceBook:
         self._overrides = {(override.provider, override.model): _override_card(override) for override in overrides}
         self._cards = {}
 
-    def update(self, document: bytes, today: date) -> None:
-        """Replace the public data; or refuse, keep the old prices, and count the refusal.
+    def take(self, data: PriceData) -> None:
+        """Use other public data from now on; or refuse them, and keep the old prices.
 
         Raises:
-            PriceDataError: why the new data were refused.
+            PriceDataError: they lost most of their models, or are older than those in use.
         """
-        try:
-            data = read_prices(document, today)
-            if data.models * 2 < self._data.models:
-                raise PriceDataError(f"the new price data hold {data.models} models, the old {self._data.models}")
-            if data.as_of < self._data.as_of:
-                raise PriceDataError(f"the new price data are of {data.as_of}, the old of {self._data.as_of}")
-        except PriceDataError:
-            self.refused_updates += 1
-            raise
+        if data.models * 2 < self._data.models:
+            raise PriceDataError(f"the new price data hold {data.models} models, the old {self._data.models}")
+        if data.as_of < self._data.as_of:
+            raise PriceDataError(f"the new price data are of {data.as_of}, the old of {self._data.as_of}")
         self._data = data
         self._cards = {}
 

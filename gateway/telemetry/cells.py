@@ -7,6 +7,7 @@ front of the slots says which run belongs to which family and label values, and 
 A reader may see a histogram between two of its slots, off by the one observation being made, as in any scrape.
 """
 
+import math
 import mmap
 import os
 import tempfile
@@ -183,6 +184,10 @@ class Gauge(Cell):
     def set(self, value: float) -> None:
         """Take a value."""
         self._numbers[self._slot] = value
+
+    def clear(self) -> None:
+        """Be shown no more, until it is set again: what it told of is gone."""
+        self._numbers[self._slot] = math.nan
 
     def inc(self, amount: float = 1.0) -> None:
         """Add `amount`."""

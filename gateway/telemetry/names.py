@@ -189,6 +189,17 @@ PRICE_TABLE_AGE = Metric(
     help="Age of the price data in use.",
     across=Across.MAX,
 )
+PRICE_UPDATES_REFUSED = Metric(
+    name="gateway_price_updates_refused_total",
+    kind=Kind.COUNTER,
+    help="Price data of `prices_file` that were refused: unreadable, most models gone, or older. The old prices stay.",
+)
+ALERT_DELIVERIES = Metric(
+    name="gateway_alert_deliveries_total",
+    kind=Kind.COUNTER,
+    help="Tries to deliver a budget alert to its webhook, by result (delivered, failed). A failed one is tried again.",
+    labels=("result",),
+)
 BUDGET_LIMIT = Metric(
     name="gateway_budget_limit_usd",
     kind=Kind.GAUGE,

@@ -4,6 +4,7 @@ Counters and histograms are summed, and those of ended workers stay: no figure g
 joined as the catalogue says (`Across`), and only those of workers that live count.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
@@ -27,11 +28,14 @@ Reading = dict[str, dict[tuple[str, ...], Series]]
 
 
 def read(block: Block) -> Reading:
-    """All series of one block."""
+    """All series of one block that are to be seen."""
     numbers = block.numbers
     reading: Reading = {}
     for definition in block.definitions():
         first = definition.slot
+        if math.isnan(numbers[first]):
+            # A gauge that was cleared.
+            continue
         begin = first + definition.values
         reading.setdefault(definition.family, {})[definition.labels] = Series(
             list(numbers[first:begin]),

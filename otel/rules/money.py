@@ -1,7 +1,7 @@
 """Alerts about money. Budgets are read from their gauges, so a changed limit needs no changed rule."""
 
 from dashboards import spending, thresholds
-from dashboards.promql import Source, one_of, ratio
+from dashboards.promql import Source, is_, one_of, ratio
 from gateway.telemetry import names
 from otel.rules.model import Alert, Group, Severity
 
@@ -27,6 +27,9 @@ _BUDGET = "budget [[budget]] ([[scope]], [[window]])"
 _HOUR = OF.increase(names.COST, by=("job", "team"), window="1h")
 _HOUR_LAST_WEEK = OF.increase(names.COST, by=("job", "team"), window="1h", offset="1w")
 _TOKENS = OF.rate(names.TOKENS, one_of("type", ("input", "output")), by=("job", "provider", "model"), window="1h")
+_INSTANCE = ("job", "instance")
+_UNDELIVERED = OF.increase(names.ALERT_DELIVERIES, is_("result", "failed"), by=_INSTANCE, window="15m")
+_REFUSED = OF.increase(names.PRICE_UPDATES_REFUSED, by=_INSTANCE, window="1d")
 _UNPRICED = OF.rate(names.UNPRICED_TOKENS, by=("job", "provider", "model"), window="1h")
 
 MONEY = Group(
@@ -114,6 +117,28 @@ MONEY = Group(
             severity=Severity.WARNING,
             summary="The prices in use are [[value:duration]] old",
             description="Costs are computed with prices that are [[value:duration]] old; vendors change theirs monthly.",
+            dashboard="gaugeway-spend",
+        ),
+        Alert(
+            name="GaugewayPricesRefused",
+            expr=f"{_REFUSED} > 0",
+            hold="0s",
+            severity=Severity.WARNING,
+            summary="[[instance]] refused new prices",
+            description="[[instance]] refused the price data of its `prices_file`; costs are computed with the old prices.",
+            dashboard="gaugeway-spend",
+        ),
+        Alert(
+            name="GaugewayAlertsUndelivered",
+            # One failure is a webhook that restarts; every alert is tried once a minute.
+            expr=f"{_UNDELIVERED} > 5",
+            hold="0s",
+            severity=Severity.WARNING,
+            summary="[[instance]] cannot deliver budget alerts",
+            description=(
+                "[[value]] deliveries of budget alerts by [[instance]] failed in 15 minutes. They are tried again until "
+                "their webhook takes them; whoever waits for them does not know yet."
+            ),
             dashboard="gaugeway-spend",
         ),
     ),

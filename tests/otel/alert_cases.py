@@ -200,6 +200,33 @@ CASES = (
     ),
     Case(alert="GaugewayUnpricedModel", why="all are priced", series=_tokens("0x120", "0+100x120"), at="1h30m"),
     Case(
+        alert="GaugewayPricesRefused",
+        why="a broken file was offered two hours ago",
+        series=_of_instance("gateway_price_updates_refused_total", "0x10 1x140"),
+        at="130m",
+        firing=({"instance": "i", "severity": "warning"},),
+    ),
+    Case(
+        alert="GaugewayPricesRefused",
+        why="no file was refused",
+        series=_of_instance("gateway_price_updates_refused_total", "0x150"),
+        at="130m",
+    ),
+    Case(
+        alert="GaugewayAlertsUndelivered",
+        why="a webhook has been down for a quarter of an hour",
+        series=_of_instance("gateway_alert_deliveries_total", "0x5 0+1x60", 'result="failed"'),
+        at="30m",
+        firing=({"instance": "i"},),
+    ),
+    Case(
+        alert="GaugewayAlertsUndelivered",
+        why="one delivery failed and was taken a minute later",
+        series=_of_instance("gateway_alert_deliveries_total", "0x5 1x60", 'result="failed"')
+        | _of_instance("gateway_alert_deliveries_total", "0+1x60", 'result="delivered"'),
+        at="15m",
+    ),
+    Case(
         alert="GaugewayPriceTableOld",
         why="prices of 40 days ago",
         series=_of_instance("gateway_price_table_age_seconds", "3456000x120"),

@@ -15,7 +15,7 @@ from gateway.types.errors import ErrorType
 from gateway.types.records import Basis
 from gateway.types.usage import Usage
 from tests.conftest import StartGateway
-from tests.openai_replies import openai_chat, openai_stream, openai_usage
+from tests.openai_replies import openai_stream, openai_usage
 from tests.replies import Reply, SilentReply
 from tests.running_gateway import RunningGateway, running_gateway, settings_of
 from tests.upstream import ScriptedUpstream
@@ -74,7 +74,7 @@ async def test_a_drained_stream_is_charged_exactly(
     gateway = await start_gateway(_config(upstream.url, on_caller_left="drain"))
     gate = asyncio.Event()
     reply = openai_stream([gate, "word", " more"] if after is None else ["word", gate, " more"], usage=USAGE)
-    upstream.script(reply, openai_chat())
+    upstream.script(reply)
     await _leave(gateway, reply, after=after)
     gate.set()
     entry = await _line(gateway)
