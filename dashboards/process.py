@@ -18,7 +18,7 @@ def _now() -> tuple[Panel, ...]:
         single(
             "Up",
             "Instances that Prometheus can scrape. Fewer than planned: the missing one's log tells why.",
-            Query(expr=OF.gauge(promql.UP)),
+            Query(expr=OF.gauge(names.BUILD_INFO, fold="count")),
             unit=Unit.COUNT,
             thresholds=steps((None, RED), (1, GREEN)),
         ),
@@ -33,6 +33,7 @@ def _now() -> tuple[Panel, ...]:
             "Serving processes that run now. Fewer than configured: they crash faster than they are started.",
             Query(expr=OF.gauge(names.WORKERS)),
             unit=Unit.COUNT,
+            no_value="one each",
         ),
         single(
             "In flight",
@@ -121,6 +122,7 @@ def _resources() -> tuple[Panel, ...]:
             "Serving processes that ended without being asked to. Any: the log has the cause, often memory.",
             [Query(expr=OF.rate(names.WORKER_EXITS, by=_EACH), legend="{{instance}}")],
             unit=Unit.EVENTS_PER_SECOND,
+            no_value="one worker in each instance",
         ),
         time_series(
             "Overhead by phase p99",
@@ -160,6 +162,7 @@ def _telemetry() -> tuple[Panel, ...]:
             "Spans that the collector took. Zero with traffic: tracing is off, or the endpoint is wrong.",
             [Query(expr=OF.rate(names.SPANS_EXPORTED), legend="exported")],
             unit=Unit.EVENTS_PER_SECOND,
+            no_value="tracing is off",
         ),
         time_series(
             "Series",
@@ -175,6 +178,7 @@ def _telemetry() -> tuple[Panel, ...]:
             "configuration has more routes, teams and models than the cap allows for.",
             [Query(expr=OF.rate(names.LABEL_OVERFLOW, by=("family",)), legend="{{family}}")],
             unit=Unit.EVENTS_PER_SECOND,
+            no_value="none in this range",
             width=12,
         ),
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from gateway.telemetry.names import Kind, Metric
+from gateway.telemetry.names import BUILD_INFO, Kind, Metric
 
 RATE_INTERVAL = "$__rate_interval"
 RANGE = "$__range"
@@ -64,13 +64,17 @@ BUDGET = Filter("budget", ("budget",))
 
 
 class Foreign(Struct, frozen=True):
-    """A series that others than the gateway emit, with the labels that may be used of it."""
+    """A series that others than the gateway emit, with the labels that may be used of it.
+
+    `of_targets` says that every scraped target has it, not the gateway alone: then only gateways are looked at.
+    """
 
     name: str
     labels: tuple[str, ...] = ()
+    of_targets: bool = True
 
 
-ALERTS = Foreign("ALERTS", ("alertname", "alertstate", "severity", "service", "team"))
+ALERTS = Foreign("ALERTS", ("alertname", "alertstate", "severity", "service", "team"), of_targets=False)
 UP = Foreign("up")
 SAMPLES_SCRAPED = Foreign("scrape_samples_scraped")
 PROCESS_CPU = Foreign("process_cpu_seconds_total")
@@ -113,7 +117,8 @@ class Source(Struct, frozen=True):
             CatalogueError: for a gauge, or for a label that the family does not have.
         """
         _check_counts(family, suffix)
-        return _sum(self._over("rate", family, where, suffix, window or self.window), family, by, suffix)
+        inner = self._over("rate", family, where, suffix, window or self.window)
+        return _sum(self._of_gateways(family, inner), family, by, suffix)
 
     def increase(
         self,
@@ -165,7 +170,8 @@ class Source(Struct, frozen=True):
         """
         _check_gauge(family, by)
         then = f" offset {offset}" if offset else ""
-        return f"{fold or _fold(family)}{_by(by)} ({self.select(family, *where)}{then})"
+        inner = self._of_gateways(family, f"{self.select(family, *where)}{then}")
+        return f"{fold or _fold(family)}{_by(by)} ({inner})"
 
     def gauge_over(
         self, function: str, family: Family, *where: Match, window: str, by: tuple[str, ...] = (), fold: str = ""
@@ -183,6 +189,11 @@ class Source(Struct, frozen=True):
     ) -> str:
         then = f" offset {offset}" if offset else ""
         return f"{function}({self.select(family, *where, suffix=suffix)}[{window}]{then})"
+
+    def _of_gateways(self, family: Family, inner: str) -> str:
+        if isinstance(family, Metric) or not family.of_targets:
+            return inner
+        return f"{inner} and on (job, instance) {self.select(BUILD_INFO)}"
 
     def _filters(self, labels: tuple[str, ...]) -> list[Match]:
         found = [(one, next((label for label in one.labels if label in labels), None)) for one in self.filters]

@@ -35,7 +35,7 @@ class Recording(Struct, frozen=True, kw_only=True):
     @property
     def series(self) -> Foreign:
         """The recorded series, to build expressions from."""
-        return Foreign(self.name, self.labels)
+        return Foreign(self.name, self.labels, of_targets=False)
 
 
 class Alert(Struct, frozen=True, kw_only=True):

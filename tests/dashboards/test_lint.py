@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dashboards.promql import FOREIGN
 from gateway.telemetry.names import CATALOGUE
 from tests.dashboards.documents import DOCUMENTS, expressions, filled, panels, targets, variables
 from tests.promql import SERIES, foreign_labels, uses
@@ -166,3 +167,12 @@ def test_annotations_say_what_changed(board: Json) -> None:
     marks = {one["name"]: one for one in board["annotations"]["list"]}
     assert {"Deploys", "Reloads", "Alerts"} <= set(marks)
     assert all(one["titleFormat"] and one["textFormat"] for one in marks.values())
+
+
+@each_board
+def test_only_gateways_are_looked_at(board: Json) -> None:
+    """Series that every scraped target has are narrowed to gateways: the collector's memory is not the gateway's."""
+    everybodys = {one.name for one in FOREIGN if one.of_targets}
+    for panel, target in targets(board):
+        if {use.name for use in uses(filled(target["expr"], board))} & everybodys:
+            assert "and on (job, instance) gateway_build_info" in target["expr"], panel["title"]
