@@ -59,6 +59,11 @@ class Wire:
             raise PeerLeftError
         self._transport.write(data)
 
+    @property
+    def waiting_bytes(self) -> int:
+        """What was written and does not fit into the kernel's buffers."""
+        return self._transport.get_write_buffer_size()
+
     async def wait(self, gate: asyncio.Event | None) -> None:
         """Wait for a gate, or for ever when it is None; PeerLeftError as soon as the caller disconnects."""
         left = asyncio.ensure_future(self._gone.wait())

@@ -26,7 +26,7 @@ from gateway.config.load import load_file, load_text
 from gateway.config.reload import Reloader
 from gateway.config.settings import Settings
 from gateway.providers.registry import find_provider
-from gateway.server import make_server
+from gateway.server import Server, make_server
 from gateway.spend.opening import Ledgers, passing_ledgers
 from gateway.telemetry.names import Metric
 from gateway.telemetry.setup import Telemetry, TraceExport
@@ -83,13 +83,25 @@ class RunningGateway:
         url: str,
         client: httpx.AsyncClient,
         reloader: Reloader | None,
+        server: Server,
     ) -> None:
         self._reloader = reloader
+        self._server = server
         self.gateway = gateway
         self.telemetry = telemetry
         self.records = records
         self.url = url
         self.client = client
+
+    @property
+    def connections(self) -> int:
+        """How many callers are connected."""
+        return len(self._server.server_state.connections)
+
+    @property
+    def blocked(self) -> int:
+        """How many connections take no more bytes: what their callers do not read has filled every buffer."""
+        return sum(bool(connection.flow.write_paused) for connection in self._server.server_state.connections)
 
     @asynccontextmanager
     async def reload(self) -> AsyncIterator[None]:
@@ -173,7 +185,7 @@ async def running_gateway(
         port = server.servers[0].sockets[0].getsockname()[1]
         url = f"http://127.0.0.1:{port}"
         async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=_WAIT_S) as client:
-            yield RunningGateway(gateway, telemetry, records, url, client, reloader)
+            yield RunningGateway(gateway, telemetry, records, url, client, reloader, server)
     finally:
         server.should_exit = True
         await serving

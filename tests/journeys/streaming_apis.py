@@ -58,7 +58,10 @@ _CHAT = _chunks(
     *({"delta": {"content": text}} for text in TEXTS),
     {"delta": {}, "finish_reason": "stop"},
 )
-_COMPLETION = _chunks("text_completion", *({"text": text} for text in TEXTS), {"text": "", "finish_reason": "stop"})
+# The provider is asked to chat, since its completions API is no more.
+_COMPLETION = _chunks(
+    "chat.completion.chunk", *({"delta": {"content": text}} for text in TEXTS), {"delta": {}, "finish_reason": "stop"}
+)
 
 
 def _response(status: str, **more: Any) -> dict[str, Any]:
