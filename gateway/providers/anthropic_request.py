@@ -22,6 +22,7 @@ from gateway.providers.canonical_request import (
     present,
     read_chat,
     read_completion,
+    refuse_native,
     schema_of,
     stop_list,
     text_of,
@@ -33,6 +34,9 @@ from gateway.types.model_io import ModelRequest, WireRequest
 Send = Callable[[dict[str, Any], ModelRequest, Endpoint], WireRequest]
 """Addresses a Messages body: where the model, the version and the stream's switch go differs between hosts of Claude."""
 
+_CHAT_NAMES = {"stop": "stop_sequences"}
+_COMPLETION_NAMES = {"max_tokens": "max_tokens_to_sample", "stop": "stop_sequences"}
+"""Our name, and Anthropic's."""
 _DEFAULT_MAX_TOKENS = 8192
 _ORIGINAL_MAX_TOKENS = 200_000
 _MAXIMUM_MAX_TOKENS = 1_000_000
@@ -47,6 +51,7 @@ _NO_PARAMETERS = Raw(b'{"type":"object","properties":{}}')
 
 def messages_body(request: ModelRequest) -> dict[str, Any]:
     """A chat request as a Messages body, without `model`; RequestError for what Claude cannot do."""
+    refuse_native(request.fields, _CHAT_NAMES)
     view, extras = read_chat(request)
     _refuse_choices(request, view.n)
     if view.temperature is not None and view.top_p is not None:
@@ -265,6 +270,7 @@ def _closes(schema: Any) -> bool:
 
 def completion_to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest:
     """A completion request for `/complete`; RequestError for what that API cannot do."""
+    refuse_native(request.fields, _COMPLETION_NAMES, original_shape=request.original_shape)
     view, extras = read_completion(request)
     if view.top_p is not None:
         raise RequestError(

@@ -340,3 +340,46 @@ async def test_operation_that_the_provider_lacks(
     reply = await gateway.client.post(path, json=body)
     assert reply.status_code == status
     assert reply.json()["detail"] == "The embeddings route is not available for anthropic models."
+
+
+NATIVE = {
+    "anthropic": (
+        "claude-2",
+        "{anthropic_api_key: k}",
+        {"max_tokens_to_sample": "max_tokens", "stop_sequences": "stop"},
+    ),
+    "cohere": ("command", "{cohere_api_key: k}", {"stop_sequences": "stop", "num_generations": "candidate_count"}),
+    "ai21labs": (
+        "j2-ultra",
+        "{ai21labs_api_key: k}",
+        {"stopSequences": "stop", "numResults": "candidate_count", "maxTokens": "max_tokens"},
+    ),
+    "mosaicml": ("mpt-7b", "{mosaicml_api_key: k}", {"max_new_tokens": "max_tokens"}),
+    "palm": (
+        "text-bison-001",
+        "{palm_api_key: k}",
+        {"stopSequences": "stop", "candidateCount": "candidate_count", "maxOutputTokens": "max_tokens"},
+    ),
+    "huggingface-text-generation-inference": (
+        "m",
+        "{hf_server_url: 'http://x.invalid'}",
+        {"max_new_tokens": "max_tokens"},
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("provider", "theirs", "ours"),
+    [(provider, theirs, ours) for provider, (_, _, names) in NATIVE.items() for theirs, ours in names.items()],
+)
+async def test_a_providers_own_words_are_refused(
+    start_gateway: StartGateway, provider: str, theirs: str, ours: str
+) -> None:
+    """A parameter under its provider's name is 422 and says which name the route wants."""
+    model, config, _ = NATIVE[provider]
+    gateway = await start_gateway(
+        f"routes: [{{name: r, route_type: llm/v1/completions, "
+        f"model: {{provider: {provider}, name: {model}, config: {config}}}}}]"
+    )
+    reply = await gateway.client.post("/gateway/r/invocations", json={"prompt": "a", theirs: 1})
+    assert (reply.status_code, reply.json()["detail"]) == (422, f"Invalid parameter {theirs}. Use {ours} instead.")
