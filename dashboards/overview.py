@@ -186,7 +186,7 @@ def _who() -> tuple[Panel, ...]:
         rows(
             "Providers",
             "Each provider now. First chunk and duration are p95, the slowest on top; red is above the alert's threshold. "
-            "Click one for its own board: retries, limits, circuit.",
+            "Open Providers for its retries, limits and circuit.",
             {"gen_ai_provider_name": "Provider"},
             [
                 Column(
@@ -214,7 +214,7 @@ def _who() -> tuple[Panel, ...]:
                 Column(title="Attempts", expr=attempts, unit=Unit.PER_SECOND),
             ],
             sort_by="First chunk",
-            width=9,
+            width=8,
         ),
         bars(
             "Spend by team",
@@ -250,7 +250,7 @@ def _who() -> tuple[Panel, ...]:
                 ),
             ],
             sort_by="Used",
-            width=10,
+            width=11,
         ),
     )
 
