@@ -117,7 +117,10 @@ def start(
         ]
         return ["gateway", "worker", "--config-path", str(config_path), "--traces", export.value, *handed]
 
-    sys.exit(supervise(command, workers, (host, port), (metrics_host, metrics_port)))
+    metrics_address = (metrics_host, metrics_port)
+    sys.exit(
+        _checked(lambda: supervise(command, workers, (host, port), metrics_address, settings.telemetry, os.environ))
+    )
 
 
 @main.command(hidden=True)
@@ -163,9 +166,13 @@ def _ledgers(settings: Settings, config_path: Path, worker_number: int | None = 
 
 
 def _checked(run: Callable[[], int]) -> int:
-    # Some fields can only be found wrong where they are used.
+    from gateway.telemetry.exporters import VariableError
+
+    # Some fields and variables can only be found wrong where they are used.
     try:
         return run()
+    except VariableError as error:
+        raise click.UsageError(str(error)) from None
     except ConfigError as error:
         click.echo(str(error), err=True)
         return WRONG_CONFIG

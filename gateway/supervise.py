@@ -11,11 +11,13 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from gateway.config.schema import TelemetryFile
 from gateway.telemetry.cells import Block
 from gateway.telemetry.fleet import Fleet
 from gateway.telemetry.listener import MetricsListener
+from gateway.telemetry.setup import CLOSE_TIMEOUT_S, start_push
 
 STOPPED_WITHIN_S = 29.0
 """How long workers have from SIGTERM until they are killed: their own drain takes at most 25 s and their telemetry 3."""
@@ -38,8 +40,18 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
-def supervise(command: Command, workers: int, address: tuple[str, int], metrics_address: tuple[str, int]) -> int:
-    """Run `workers` processes until SIGTERM or SIGINT, with one metrics listener for all; the exit status."""
+def supervise(
+    command: Command,
+    workers: int,
+    address: tuple[str, int],
+    metrics_address: tuple[str, int],
+    telemetry: TelemetryFile,
+    environment: Mapping[str, str],
+) -> int:
+    """Run `workers` processes until SIGTERM or SIGINT, with one metrics listener for all; the exit status.
+
+    Raises VariableError when a variable of `environment` asks for an export that cannot be.
+    """
     (host, port), (metrics_host, metrics_port) = address, metrics_address
     fleet = Fleet()
     try:
@@ -54,6 +66,8 @@ def supervise(command: Command, workers: int, address: tuple[str, int], metrics_
         print(f"--metrics-port {metrics_port}: {error.strerror}; choose another port", file=sys.stderr)
         return 1
 
+    push = start_push(telemetry, environment, fleet.read, fleet.push_failed)
+
     def announce() -> None:
         _LOG.info(
             "%d workers serve http://%s:%d, metrics on http://%s:%d/metrics",
@@ -66,6 +80,8 @@ def supervise(command: Command, workers: int, address: tuple[str, int], metrics_
     try:
         return asyncio.run(run())
     finally:
+        if push is not None:
+            push.close(CLOSE_TIMEOUT_S)
         listener.close()
         listening.close()
         _LOG.info("stopped")

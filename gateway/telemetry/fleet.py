@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from gateway.telemetry import names
 from gateway.telemetry.cells import Block
+from gateway.telemetry.exporters import Signal
 from gateway.telemetry.listener import Exposition
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.readings import Reading, join, read, without_gauges
@@ -47,6 +48,10 @@ class Fleet:
         self._own.gauge(names.WORKERS).set(len(self._live))
         if crashed:
             self._own.counter(names.WORKER_EXITS).inc()
+
+    def push_failed(self) -> None:
+        """An export of the joined metrics was not taken."""
+        self._own.counter(names.EXPORT_ERRORS, Signal.METRICS).inc()
 
     @property
     def processes(self) -> Sequence[tuple[int, int]]:

@@ -50,10 +50,15 @@ class RequestLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def request_line(record: RequestRecord) -> bytes:
     """The line of a record, its newline included."""
+    return msgspec.json.encode(line_of(record)) + b"\n"
+
+
+def line_of(record: RequestRecord) -> RequestLine:
+    """The fields of a record's line."""
     last = record.attempts[-1] if record.attempts else None
     usage = last.usage if last is not None else None
     cost = last.cost if last is not None else None
-    line = RequestLine(
+    return RequestLine(
         time=datetime.fromtimestamp(record.end_ns / 1e9, UTC).isoformat(timespec="milliseconds"),
         level="INFO" if record.status_code < 500 else "ERROR",
         message="request",
@@ -81,7 +86,6 @@ def request_line(record: RequestRecord) -> bytes:
         cost_nano_usd=record.cost_nano_usd,
         cost_basis=cost.basis if cost is not None else None,
     )
-    return msgspec.json.encode(line) + b"\n"
 
 
 class RequestLog:
@@ -98,6 +102,10 @@ class RequestLog:
     def record(self, record: RequestRecord) -> None:
         """Queue the record's line."""
         self.queue.put(record)
+
+    def close(self, timeout_s: float) -> None:
+        """Write what is queued, for at most `timeout_s` seconds."""
+        self.queue.close(timeout_s)
 
     def _write(self, records: Sequence[RequestRecord]) -> bool:
         piece: list[bytes] = []

@@ -287,7 +287,8 @@ SPANS_EXPORTED = Metric(
 LOG_LINES_DROPPED = Metric(
     name="gateway_telemetry_log_lines_dropped_total",
     kind=Kind.COUNTER,
-    help="Request log lines that were not written, by reason (queue_full, write_failed, shutdown).",
+    help="Request log lines that were not written or exported, by reason (queue_full, write_failed, export_failed, "
+    "shutdown).",
     labels=("reason",),
 )
 QUEUE_SIZE = Metric(

@@ -2,18 +2,17 @@
 
 import asyncio
 import logging
+import os
 import platform
 import sys
-import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Decision, ParentBased, Sampler
 from opentelemetry.trace import SpanKind
 from prometheus_client import CollectorRegistry, disable_created_metrics
@@ -22,15 +21,31 @@ from gateway import __version__
 from gateway.config.schema import HttpSpans, Semconv, TelemetryFile
 from gateway.telemetry import names
 from gateway.telemetry.cells import Block
+from gateway.telemetry.exporters import (
+    OtlpProtocol,
+    Signal,
+    VariableError,
+    is_disabled,
+    log_exporter,
+    metric_exporter,
+    metric_interval_s,
+    protocol,
+    span_exporter,
+    wants_otlp,
+)
 from gateway.telemetry.listener import Exposition
 from gateway.telemetry.logs import JsonFormatter, RequestLog
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observe import Observer, Sink
 from gateway.telemetry.otlp import DirectOTLPSpanExporter
 from gateway.telemetry.queue import EXPORT_FAILED
+from gateway.telemetry.readings import Reading
 from gateway.telemetry.registry import CatalogueCollector, process_registry
-from gateway.telemetry.spans import RecordExporter, SdkExporter, SpanMaker, SpanSink
+from gateway.telemetry.spans import InstrumentedSpans, RecordExporter, SdkExporter, SpanMaker, SpanSink
 from gateway.types.clock import Clock, Rng
+
+if TYPE_CHECKING:
+    from gateway.telemetry.push import MetricsPush
 
 CLOSE_TIMEOUT_S = 3.0
 """How long the end of the process may wait for telemetry, within any usual grace period."""
@@ -47,14 +62,14 @@ class TraceExport(StrEnum):
 
 def trace_export(chosen: str | None, environment: Mapping[str, str]) -> TraceExport:
     """The command line's choice, else OTEL_TRACES_EXPORTER, else OTLP where an endpoint is configured."""
-    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
+    if is_disabled(environment):
         return TraceExport.NONE
     if chosen is not None:
         return TraceExport(chosen)
     by_variable = environment.get("OTEL_TRACES_EXPORTER")
     if by_variable:
         if by_variable not in set(TraceExport):
-            raise ValueError(f"OTEL_TRACES_EXPORTER is '{by_variable}'; it must be one of {', '.join(TraceExport)}")
+            raise VariableError(f"OTEL_TRACES_EXPORTER is '{by_variable}'; it must be one of {', '.join(TraceExport)}")
         return TraceExport(by_variable)
     endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     return TraceExport.OTLP if any(environment.get(name) for name in endpoints) else TraceExport.NONE
@@ -66,7 +81,10 @@ class Telemetry:
     Args:
         export: where spans go.
         log_descriptor: the file descriptor of the request log.
-        block: where the metrics are counted; a worker gets one that its supervisor reads.
+        block: where the metrics are counted; a worker gets one that its supervisor reads, and pushes.
+        environment: the OTEL_* variables that the SDK does not read itself.
+
+    Raises VariableError when a variable asks for what cannot be.
     """
 
     def __init__(
@@ -78,37 +96,36 @@ class Telemetry:
         *,
         log_descriptor: int = 1,
         block: Block | None = None,
+        environment: Mapping[str, str] = os.environ,
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.metrics = Metrics(block or Block.private())
         self.metrics.gauge(names.BUILD_INFO, __version__, platform.python_version()).set(1)
-        # Resource.create lets OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over what stands here.
-        self._provider = TracerProvider(
-            resource=Resource.create({"service.version": __version__}).merge(_service_name(file)),
-            shutdown_on_exit=False,
-        )
+        self._provider = TracerProvider(resource=service_resource(file), shutdown_on_exit=False)
+        self._export = export
+        self._environment = environment
         self.instrumented = file.http_spans is HttpSpans.INSTRUMENTED and export is not TraceExport.NONE
+        self._parts: list[_Part] = []
+        """What holds something back and is flushed at the end, in this order."""
+        self._instrumented_spans: InstrumentedSpans | None = None
         sinks: list[Sink] = [self.metrics]
-        self._spans: SpanSink | None = None
-        exporter = _exporter(export, SpanMaker(self._provider.resource, file.semconv), file.semconv)
+        exporter = self._record_exporter(file.semconv)
         if exporter is not None:
-            self._spans = SpanSink(
-                exporter,
-                on_export=lambda count: self.metrics.counter(names.SPANS_EXPORTED).inc(count),
-                on_drop=self._spans_dropped,
-            )
-            sinks.append(self._spans)
-            self.metrics.watch(self.metrics.gauge(names.QUEUE_SIZE, "spans"), self._spans.queue.__len__)
-            if self.instrumented:
-                self._provider.add_span_processor(BatchSpanProcessor(_sdk_exporter(export)))
-        self._log: RequestLog | None = None
+            spans = SpanSink(exporter, on_export=self._spans_exported, on_drop=self._spans_dropped)
+            sinks.append(spans)
+            self._parts.append(spans)
+            self.metrics.watch(self.metrics.gauge(names.QUEUE_SIZE, "spans"), spans.queue.__len__)
         if file.log_requests:
-            self._log = RequestLog(
-                log_descriptor,
-                lambda reason, count: self.metrics.counter(names.LOG_LINES_DROPPED, reason).inc(count),
-            )
-            sinks.append(self._log)
-            self.metrics.watch(self.metrics.gauge(names.QUEUE_SIZE, "log"), self._log.queue.__len__)
+            log = RequestLog(log_descriptor, self._lines_dropped)
+            sinks.append(log)
+            self._parts.append(log)
+            self.metrics.watch(self.metrics.gauge(names.QUEUE_SIZE, "log"), log.queue.__len__)
+        if wants_otlp(Signal.LOGS, environment):
+            sinks.append(self._log_records())
+        if block is None:
+            push = start_push(file, environment, self.metrics.read, lambda: self._export_failed(Signal.METRICS))
+            if push is not None:
+                self._parts.append(push)
         self._sampler = self._provider.sampler
         self._samples_all = exporter is not None and _is_always_on(self._sampler)
         self._exports = exporter is not None
@@ -123,6 +140,29 @@ class Telemetry:
             http_spans=file.http_spans is HttpSpans.LIGHT,
         )
 
+    def _record_exporter(self, semconv: Semconv) -> RecordExporter | None:
+        maker = SpanMaker(self._provider.resource, semconv)
+        match self._export:
+            case TraceExport.OTLP if protocol(Signal.TRACES, self._environment) is OtlpProtocol.HTTP:
+                return DirectOTLPSpanExporter(maker, semconv)
+            case TraceExport.OTLP | TraceExport.CONSOLE:
+                return SdkExporter(self._sdk_exporter(), maker)
+            case TraceExport.NONE:
+                return None
+
+    def _sdk_exporter(self) -> SpanExporter:
+        if self._export is TraceExport.CONSOLE:
+            return ConsoleSpanExporter(out=sys.stderr)
+        return span_exporter(self._environment)
+
+    def _log_records(self) -> Sink:
+        from gateway.telemetry.log_records import LogRecordSink
+
+        sink = LogRecordSink(log_exporter(self._environment), self._provider.resource, self._lines_dropped)
+        self._parts.append(sink)
+        self.metrics.watch(self.metrics.gauge(names.QUEUE_SIZE, sink.name), sink.queue.__len__)
+        return sink
+
     @property
     def exposition(self) -> Exposition:
         """What a scrape of this process gets."""
@@ -136,10 +176,16 @@ class Telemetry:
         return registry
 
     def instrument_http(self, client: Any) -> None:
-        """Put opentelemetry-instrumentation-httpx on an httpx client, with the gateway's own tracer provider."""
+        """Put opentelemetry-instrumentation-httpx on an httpx client, with the gateway's own resource and exporter."""
         # A quarter of a second of import, paid by gateways that use such a client.
         from gateway.telemetry.httpx_spans import instrument_client
 
+        if self._instrumented_spans is None and self._exports:
+            spans = InstrumentedSpans(self._sdk_exporter(), on_export=self._spans_exported, on_drop=self._spans_dropped)
+            self._instrumented_spans = spans
+            # Before the gateway's own: it ends first, and its spans are part of those traces.
+            self._parts.insert(0, spans)
+            self._provider.add_span_processor(spans)
         instrument_client(client, self._provider)
 
     def _sample(self, trace_id: int, path_template: str) -> bool:
@@ -159,44 +205,56 @@ class Telemetry:
             lag.observe(max(0.0, clock.monotonic() - due))
             self.metrics.refresh()
 
+    def _spans_exported(self, count: int) -> None:
+        self.metrics.counter(names.SPANS_EXPORTED).inc(count)
+
     def _spans_dropped(self, reason: str, count: int) -> None:
         self.metrics.counter(names.SPANS_DROPPED, reason).inc(count)
         if reason == EXPORT_FAILED:
-            self.metrics.counter(names.EXPORT_ERRORS, "traces").inc()
+            self._export_failed(Signal.TRACES)
+
+    def _lines_dropped(self, reason: str, count: int) -> None:
+        self.metrics.counter(names.LOG_LINES_DROPPED, reason).inc(count)
+        if reason == EXPORT_FAILED:
+            self._export_failed(Signal.LOGS)
+
+    def _export_failed(self, signal: Signal) -> None:
+        self.metrics.counter(names.EXPORT_ERRORS, signal).inc()
 
     def close(self) -> None:
-        """Flush what is queued, within CLOSE_TIMEOUT_S in all; what is left is dropped and counted."""
+        """Flush what is held back, within CLOSE_TIMEOUT_S in all; what is left is dropped and counted."""
         deadline = time.monotonic() + CLOSE_TIMEOUT_S
-        if self.instrumented:
-            # Its own timeout is not kept to, hence the thread.
-            shutdown = threading.Thread(target=self._provider.shutdown, daemon=True)
-            shutdown.start()
-            shutdown.join(CLOSE_TIMEOUT_S / 3)
-        if self._spans is not None:
-            self._spans.close(max(0.1, deadline - time.monotonic()))
-        if self._log is not None:
-            self._log.queue.close(max(0.1, deadline - time.monotonic()))
+        for position, part in enumerate(self._parts):
+            left = len(self._parts) - position
+            # A part that hangs leaves the others their share.
+            part.close(max(0.1, (deadline - time.monotonic()) / left))
 
 
-def _service_name(file: TelemetryFile) -> Resource:
-    detected = Resource.create({})
-    if detected.attributes.get("service.name") in (None, "", "unknown_service"):
-        return Resource({"service.name": file.service_name})
-    return Resource({})
+class _Part(Protocol):
+    def close(self, timeout_s: float) -> None:
+        """Flush, for at most `timeout_s` seconds."""
+        ...
 
 
-def _exporter(export: TraceExport, maker: SpanMaker, semconv: Semconv) -> RecordExporter | None:
-    match export:
-        case TraceExport.OTLP:
-            return DirectOTLPSpanExporter(maker, semconv)
-        case TraceExport.CONSOLE:
-            return SdkExporter(_sdk_exporter(export), maker)
-        case TraceExport.NONE:
-            return None
+def start_push(
+    file: TelemetryFile, environment: Mapping[str, str], read: Callable[[], Reading], on_error: Callable[[], None]
+) -> "MetricsPush | None":
+    """Push readings by OTLP, where OTEL_METRICS_EXPORTER asks for it. Raises VariableError."""
+    if not wants_otlp(Signal.METRICS, environment):
+        return None
+    from gateway.telemetry.push import MetricsPush
+
+    return MetricsPush(
+        read, metric_exporter(environment), service_resource(file), metric_interval_s(environment), on_error
+    )
 
 
-def _sdk_exporter(export: TraceExport) -> SpanExporter:
-    return OTLPSpanExporter() if export is TraceExport.OTLP else ConsoleSpanExporter(out=sys.stderr)
+def service_resource(file: TelemetryFile) -> Resource:
+    """What all signals say of their source. OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over the file."""
+    resource = Resource.create({"service.version": __version__})
+    if resource.attributes.get("service.name") in (None, "", "unknown_service"):
+        return resource.merge(Resource({"service.name": file.service_name}))
+    return resource
 
 
 def _is_always_on(sampler: Sampler) -> bool:

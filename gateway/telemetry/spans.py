@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Protocol
 
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
@@ -192,6 +192,34 @@ class SpanSink:
         """Queue the spans of a sampled request."""
         if record.trace.sampled:
             self.queue.put(record)
+
+    def close(self, timeout_s: float) -> None:
+        """Export what is queued, for at most `timeout_s` seconds."""
+        self.queue.close(timeout_s)
+        self._exporter.shutdown()
+
+
+class InstrumentedSpans(SpanProcessor):
+    """Queues the spans that instrumentations make, and exports them as the gateway's own: bounded, and counted.
+
+    The SDK's BatchSpanProcessor counts no loss, and keeps to no timeout when it is shut down.
+    """
+
+    def __init__(
+        self, exporter: SpanExporter, *, on_export: Callable[[int], None], on_drop: Callable[[str, int], None]
+    ) -> None:
+        self._exporter = exporter
+        self.queue: BackgroundQueue[ReadableSpan] = BackgroundQueue(
+            "instrumented-export",
+            lambda spans: exporter.export(spans) is SpanExportResult.SUCCESS,
+            lambda reason, spans: on_drop(reason, len(spans)),
+            lambda spans: on_export(len(spans)),
+        )
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Queue a sampled span."""
+        if span.context is not None and span.context.trace_flags.sampled:
+            self.queue.put(span)
 
     def close(self, timeout_s: float) -> None:
         """Export what is queued, for at most `timeout_s` seconds."""

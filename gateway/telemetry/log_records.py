@@ -1,0 +1,70 @@
+"""The request log by OTLP: the same fields as the JSON line, as a log record that stands in the request's trace."""
+
+from collections.abc import Callable, Sequence
+
+from msgspec import structs
+from opentelemetry._logs import LogRecord, SeverityNumber
+from opentelemetry.sdk._logs import ReadableLogRecord
+from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
+
+from gateway.telemetry.logs import RequestLine, line_of
+from gateway.telemetry.queue import BackgroundQueue
+from gateway.telemetry.spans import SCOPE
+from gateway.types.records import RequestRecord
+
+_SEVERITIES = {"INFO": SeverityNumber.INFO, "ERROR": SeverityNumber.ERROR}
+_ELSEWHERE = frozenset({"time", "level", "message", "trace_id", "span_id"})
+
+
+def log_record(record: RequestRecord, resource: Resource) -> ReadableLogRecord:
+    """One request as a log record."""
+    fields: RequestLine = line_of(record)
+    trace = record.trace
+    span = NonRecordingSpan(
+        SpanContext(trace.trace_id, trace.span_id, is_remote=False, trace_flags=TraceFlags(int(trace.sampled)))
+    )
+    return ReadableLogRecord(
+        LogRecord(
+            timestamp=record.end_ns,
+            observed_timestamp=record.end_ns,
+            context=set_span_in_context(span),
+            severity_text=fields.level,
+            severity_number=_SEVERITIES[fields.level],
+            body=fields.message,
+            attributes={
+                name: str(value) if isinstance(value, str) else value
+                for name, value in structs.asdict(fields).items()
+                if value is not None and name not in _ELSEWHERE
+            },
+        ),
+        resource,
+        SCOPE,
+    )
+
+
+class LogRecordSink:
+    """Queues records and exports them as log records in batches, on a thread."""
+
+    name = "otlp_logs"
+
+    def __init__(self, exporter: LogRecordExporter, resource: Resource, on_drop: Callable[[str, int], None]) -> None:
+        self._exporter = exporter
+        self._resource = resource
+        self.queue: BackgroundQueue[RequestRecord] = BackgroundQueue(
+            "log-export", self._export, lambda reason, records: on_drop(reason, len(records))
+        )
+
+    def record(self, record: RequestRecord) -> None:
+        """Queue the record."""
+        self.queue.put(record)
+
+    def _export(self, records: Sequence[RequestRecord]) -> bool:
+        batch = [log_record(record, self._resource) for record in records]
+        return self._exporter.export(batch) is LogRecordExportResult.SUCCESS
+
+    def close(self, timeout_s: float) -> None:
+        """Export what is queued, for at most `timeout_s` seconds."""
+        self.queue.close(timeout_s)
+        self._exporter.shutdown()  # type: ignore[no-untyped-call]
