@@ -73,6 +73,7 @@ class Gateway:
         self._reachable = reachable
         self._money = settings.money
         self.accounts: Accounts | None = None
+        self.signals: MoneySignals | None = None
         self._clock = clock
         self._rng = rng
         self._limits = Limits(
@@ -136,7 +137,7 @@ class Gateway:
         keyring.take(await accounts.call(lambda store: store.stored_keys()))
         self._warn_if_open()
         alerts = AlertSender(accounts, outbound.post, self._clock)
-        signals = MoneySignals(accounts, alerts, telemetry.metrics, self._clock)
+        signals = self.signals = MoneySignals(accounts, alerts, telemetry.metrics, self._clock)
         upkeep = MoneyUpkeep(accounts, keyring, await self._price_file(accounts.prices))
         breakers = Breakers(self._clock, self._circuit_changed)
         attempts = Attempts(upstream, accounts, instrumented=telemetry.instrumented)

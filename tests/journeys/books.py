@@ -8,8 +8,6 @@ from typing import Any
 
 import httpx
 
-from gateway.cli import SystemClock
-from gateway.serve.money_signals import MoneySignals
 from gateway.spend.budgets import BudgetState
 from gateway.spend.ledger import Accounts
 from gateway.spend.opening import Ledgers
@@ -111,7 +109,8 @@ async def balanced(gateway: RunningGateway, told: Iterable[int] | None = None) -
         assert state.held_nano_usd == 0
         if state.scope == "global":
             assert state.spent_nano_usd == spent
-    MoneySignals(accounts, gateway.telemetry.metrics, SystemClock()).update()
+    assert gateway.gateway.signals is not None
+    gateway.gateway.signals.update()
     for state in accounts.budget_states():
         labels = {"budget": state.budget, "scope": state.scope}
         assert nano(gateway.metric(names.BUDGET_SPENT, **labels)) == state.spent_nano_usd
