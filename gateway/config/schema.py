@@ -32,11 +32,21 @@ class TelemetryFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """`telemetry:`, what the gateway tells beyond the standard OTEL_* environment variables."""
 
     service_name: str = "gaugeway"
-    http_spans: HttpSpans = HttpSpans.LIGHT
+    http_spans: HttpSpans | bool = HttpSpans.LIGHT
+    """YAML reads a bare `off` as false; see `http_span_maker`."""
     semconv: Semconv = Semconv.V1_41
     trust_inbound_trace: bool = False
     """Continue the trace of callers who send a traceparent; otherwise theirs is linked."""
     log_requests: bool = True
+
+    def __post_init__(self) -> None:
+        if self.http_spans is True:
+            raise ValueError(f"http_spans is true; use one of {', '.join(HttpSpans)}")
+
+    @property
+    def http_span_maker(self) -> HttpSpans:
+        """Who makes the HTTP spans."""
+        return self.http_spans if isinstance(self.http_spans, HttpSpans) else HttpSpans.OFF
 
 
 class OnCallerLeft(StrEnum):

@@ -199,6 +199,8 @@ HTTP: tuple[Attribute, ...] = (
     _s("url.full", "http.url", "The provider's URL, without credentials and without its query's secrets."),
     _s("server.address", "http.server_address", "The provider's host."),
     _i("server.port", "http.server_port", "Its port."),
+    _s("network.peer.address", "http.server_address", "The host again, as the httpx instrumentation has it."),
+    _i("network.peer.port", "http.server_port", "The port again."),
     _i("http.response.status_code", "http.status_code", "The provider's status; absent where none came."),
     _s("network.protocol.version", "http.status_code", "`1.1`; absent where no answer came.", convert=lambda _: "1.1"),
     _s("error.type", "http", "The status from 400 on, or why no answer came.", convert=_http_failure, **_EACH),

@@ -104,7 +104,7 @@ class Telemetry:
         self._provider = TracerProvider(resource=service_resource(file), shutdown_on_exit=False)
         self._export = export
         self._environment = environment
-        self.instrumented = file.http_spans is HttpSpans.INSTRUMENTED and export is not TraceExport.NONE
+        self.instrumented = file.http_span_maker is HttpSpans.INSTRUMENTED and export is not TraceExport.NONE
         self._parts: list[_Part] = []
         """What holds something back and is flushed at the end, in this order."""
         self._instrumented_spans: InstrumentedSpans | None = None
@@ -137,7 +137,7 @@ class Telemetry:
             in_flight=self.metrics,
             on_sink_error=lambda sink: self.metrics.counter(names.SINK_ERRORS, sink).inc(),
             trust_inbound_trace=file.trust_inbound_trace,
-            http_spans=file.http_spans is HttpSpans.LIGHT,
+            http_spans=file.http_span_maker is HttpSpans.LIGHT,
         )
 
     def _record_exporter(self, semconv: Semconv) -> RecordExporter | None:

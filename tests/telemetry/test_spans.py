@@ -124,6 +124,8 @@ def test_a_request_with_a_failed_and_a_good_attempt_equals_the_sdks_own_spans() 
         "url.full": "https://api.openai.com:443/v1/chat/completions",
         "server.address": "api.openai.com",
         "server.port": 443,
+        "network.peer.address": "api.openai.com",
+        "network.peer.port": 443,
         "network.protocol.version": "1.1",
     }
     below_server = set_span_in_context(server)
@@ -239,6 +241,8 @@ def test_an_exchange_without_an_answer_says_why() -> None:
         "url.full": "https://api.openai.com:443/v1/chat/completions",
         "server.address": "api.openai.com",
         "server.port": 443,
+        "network.peer.address": "api.openai.com",
+        "network.peer.port": 443,
         "error.type": "connect_failed",
     }
 
