@@ -15,8 +15,11 @@ _INCLUDE_USAGE = msgspec.json.Decoder(dict[str, object])
 def read_fields(body: bytes) -> dict[str, Raw]:
     """The top-level members of a JSON object; raises SchemaError for anything else."""
     try:
+        if not body.isascii():
+            # msgspec takes over what it does not look into as it is, and a dialect would stumble over it later.
+            body.decode()
         return _FIELDS.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SchemaError(error, body) from None
 
 

@@ -48,16 +48,11 @@ class Invoker:
             delivery = AsgiDelivery(surface, observation, receive, send)
             try:
                 await self._serve(surface, parameter, scope, receive, observation, delivery)
-            except GatewayError as error:
-                observation.failed(error)
+            except Exception as error:  # noqa: BLE001 - no caller sees a bare failure, whatever its cause
+                failure = _public(error, observation)
+                observation.failed(failure)
                 delivery.stop_watching()
-                await delivery.error(error)
-            except Exception:  # noqa: BLE001 - no caller sees a bare failure, whatever its cause
-                _LOG.exception("a request failed inside the gateway", extra={"trace": observation.trace.trace_id_hex})
-                internal = ServiceError(ErrorType.INTERNAL, "The gateway failed; its log has the cause by trace id.")
-                observation.failed(internal)
-                delivery.stop_watching()
-                await delivery.error(internal)
+                await delivery.error(failure)
             finally:
                 delivery.stop_watching()
 
@@ -117,6 +112,18 @@ class Invoker:
             user_agent=user_agent or "",
             address=_address(scope),
         )
+
+
+def _public(error: Exception, observation: RequestObservation) -> GatewayError:
+    """The failure that the caller hears of; what is not its cause's own text stays in the log."""
+    if isinstance(error, GatewayError):
+        return error
+    if isinstance(error, RecursionError):
+        # A reply that is too deep is the provider's failure before it comes here.
+        return RequestError(ErrorType.INVALID_JSON, "The request's body is nested too deep.")
+    trace_id = observation.trace.trace_id_hex
+    _LOG.error("a request failed inside the gateway", exc_info=error, extra={"trace": trace_id})
+    return ServiceError(ErrorType.INTERNAL, "The gateway failed; its log has the cause by trace id.")
 
 
 def _address(scope: Scope) -> str:

@@ -51,15 +51,23 @@ class SchemaError(RequestError):
         body: the JSON that it was said of, to show the wrong value.
     """
 
-    def __init__(self, error: msgspec.DecodeError | UnicodeDecodeError, body: bytes) -> None:
+    def __init__(self, error: msgspec.DecodeError | UnicodeDecodeError | RecursionError, body: bytes) -> None:
+        value: Any = None
+        malformed: Exception | None = error
         if isinstance(error, msgspec.ValidationError):
-            item = _item(str(error), body)
+            # A schema may fail before its reader comes to the place where the body is no JSON, or too deep.
+            try:
+                value, malformed = msgspec.json.decode(body), None
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as found:
+                malformed = found
+        if malformed is None:
+            item = _item(str(error), value)
             where = _spelled(item.loc[1:])
             message = f"{where}: {item.msg}" if where else "The request's body must be a JSON object."
             super().__init__(ErrorType.INVALID_REQUEST, message, param=where or None)
         else:
-            item = _not_json(str(error), body)
-            super().__init__(ErrorType.INVALID_JSON, f"The request's body is not valid JSON: {error}.")
+            item = _not_json(_reason(malformed), body)
+            super().__init__(ErrorType.INVALID_JSON, f"The request's body is not valid JSON: {_reason(malformed)}.")
         self.detail = [msgspec.to_builtins(item)]
 
 
@@ -67,6 +75,13 @@ def _spelled(location: list[str | int]) -> str:
     """A location as a JSON path, such as `messages[0].role`."""
     steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)
     return "".join(steps).removeprefix(".")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
+    # The codec's own text quotes a byte of the body, which is of no use to the caller.
+    return f"it is not UTF-8 (byte {error.start})" if isinstance(error, UnicodeDecodeError) else str(error)
 
 
 def _not_json(text: str, body: bytes) -> _Item:
@@ -77,14 +92,14 @@ def _not_json(text: str, body: bytes) -> _Item:
     return _Item(type="json_invalid", loc=["body", place], msg="JSON decode error", input={}, ctx={"error": text})
 
 
-def _item(text: str, body: bytes) -> _Item:
+def _item(text: str, body: Any) -> _Item:
     location: list[str | int] = ["body"]
     at = _AT.search(text)
     if at is not None:
         text = text[: at.start()]
         for name, index in _PATH_PART.findall(at.group(1)):
             location.append(name or (int(index) if index.isdigit() else index))
-    wrong = _at(msgspec.json.decode(body), location[1:])
+    wrong = _at(body, location[1:])
     if len(location) == 1 and not isinstance(wrong, dict):
         words = "Input should be a valid dictionary or object to extract fields from"
         return _Item(type="model_attributes_type", loc=location, msg=words, input=wrong)

@@ -217,6 +217,8 @@ class _Trial:
         self.started = True
         try:
             reply = self._codec.from_wire(body, self._request, self._bound.endpoint)
+        except RecursionError:
+            raise _too_deep() from None
         except UpstreamError as error:
             content_type = exchange.headers.get("content-type", "")
             if is_unsupported(content_type):
@@ -256,6 +258,8 @@ class _Trial:
             if not translator.summary.finished:
                 raise UpstreamError(ErrorType.STREAM_CUT, "The provider broke its reply off before its end.")
             await self._pass_on(rest)
+        except RecursionError:
+            raise _too_deep() from None
         finally:
             self.finished = translator.summary.finished
             _summarise(attempt, translator.summary)
@@ -268,6 +272,10 @@ class _Trial:
             await delivery.begin_stream()
         if data:
             await delivery.chunk(data)
+
+
+def _too_deep() -> UpstreamError:
+    return UpstreamError(ErrorType.UNREADABLE_REPLY, "The provider's reply is nested too deep.")
 
 
 def _summarise(attempt: AttemptObservation, summary: StreamSummary) -> None:

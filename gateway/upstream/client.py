@@ -81,7 +81,10 @@ class UpstreamClient:
                 body = await exchange.read()
             finally:
                 exchange.release()
-            fault = read_fault(exchange.status, body)
+            try:
+                fault = read_fault(exchange.status, body)
+            except RecursionError:
+                fault = Fault(message=f"The provider answered with status {exchange.status}.")
             answer = UpstreamAnswer(exchange.headers.get("content-type", ""), body)
             wait_s = retry_after(exchange.headers, self._clock)
             raise refusal(exchange.status, fault, fault.retry_after_s if wait_s is None else wait_s, answer)
