@@ -4,11 +4,9 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
-
-from litestar import Litestar
 
 from gateway.api.application import Application, pages
 from gateway.api.auth import Authenticator
@@ -16,6 +14,7 @@ from gateway.api.invoke import Invoker
 from gateway.config.errors import ConfigError
 from gateway.config.reload import Reloader
 from gateway.config.settings import Settings
+from gateway.listening import StartError, listen, url_of
 from gateway.providers.registry import PROVIDERS
 from gateway.serve.attempt import Attempts
 from gateway.serve.circuit import Breakers, CircuitState
@@ -32,7 +31,7 @@ from gateway.spend.ledger import Accounts
 from gateway.spend.opening import Ledgers
 from gateway.spend.price_file import PriceFileWatch
 from gateway.spend.prices import PriceBook, packaged_prices
-from gateway.store.spec import KeyRow
+from gateway.store.spec import KeyRow, LedgerStore, StoreError
 from gateway.store.windows import Windows
 from gateway.telemetry import names
 from gateway.telemetry.setup import Telemetry
@@ -85,7 +84,7 @@ class Gateway:
         self._invoker: Invoker | None = None
         self.app = Application(
             self._running_invoker,
-            pages(self._current_routes, self._health_detail, clock.now_ns() // 1_000_000_000, self._running),
+            pages(self._current_routes, self._health_detail, clock.now_ns() // 1_000_000_000),
         )
 
     async def use(self, settings: Settings) -> None:
@@ -125,50 +124,44 @@ class Gateway:
         return self._reloader.state.refused if self._reloader is not None else None
 
     @asynccontextmanager
-    async def _running(self, app: Litestar) -> AsyncIterator[None]:
+    async def running(self) -> AsyncIterator[None]:
+        """The state in which `app` can serve: connections, ledger and background work are there.
+
+        Raises StartError, and ConfigError where only now a field is found wrong.
+        """
         telemetry = self._telemetry
-        pool = Pool()
-        outbound = Outbound(pool, telemetry.instrument_http)
-        credentials = Credentials(outbound.exchange, self._clock, os.environ)
-        sender = outbound.sender() if telemetry.instrumented else pool
-        upstream = UpstreamClient(sender, credentials, self._clock)
-        accounts = await self._start_accounts()
-        keyring = self._keyring
-        keyring.take(await accounts.call(lambda store: store.stored_keys()))
-        self._warn_if_open()
-        alerts = AlertSender(accounts, outbound.post, self._clock)
-        signals = self.signals = MoneySignals(accounts, alerts, telemetry.metrics, self._clock)
-        upkeep = MoneyUpkeep(accounts, keyring, await self._price_file(accounts.prices))
-        breakers = Breakers(self._clock, self._circuit_changed)
-        attempts = Attempts(upstream, accounts, instrumented=telemetry.instrumented)
-        serving = Serving(attempts, breakers, self._rng)
-        authenticator = Authenticator(keyring, self._clock)
-        self._invoker = Invoker(telemetry.observer, serving, authenticator, self._limits, self._current_routes)
-        background = [
-            asyncio.create_task(telemetry.watch_loop_lag(self._clock)),
-            asyncio.create_task(_every(_SIGNALS_S, signals.update)),
-            asyncio.create_task(alerts.run()),
-            asyncio.create_task(upkeep.run()),
-        ]
-        if self._reloader is not None:
-            background.append(asyncio.create_task(self._reloader.run(self.use, self._refused)))
-        administration = self._administration(accounts, keyring)
-        try:
-            async with administration:
-                yield
-        finally:
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
-            # Charges of the last requests are still on their way to the disk.
-            left = await accounts.close()
-            if left:
-                _LOG.error("%d charges could not be committed before the end", left)
-            signals.update()
-            credentials.close()
-            await self._limits.close()
-            await outbound.close()
-            await pool.close()
+        async with AsyncExitStack() as stack:
+            pool = Pool()
+            stack.push_async_callback(pool.close)
+            outbound = Outbound(pool, telemetry.instrument_http)
+            stack.push_async_callback(outbound.close)
+            stack.push_async_callback(self._limits.close)
+            credentials = Credentials(outbound.exchange, self._clock, os.environ)
+            stack.callback(credentials.close)
+            upstream = UpstreamClient(outbound.sender() if telemetry.instrumented else pool, credentials, self._clock)
+            accounts = await self._start_accounts()
+            alerts = AlertSender(accounts, outbound.post, self._clock)
+            signals = self.signals = MoneySignals(accounts, alerts, telemetry.metrics, self._clock)
+            stack.push_async_callback(_end_accounts, accounts, signals)
+            keyring = self._keyring
+            keyring.take(await accounts.call(_stored_keys))
+            self._warn_if_open()
+            upkeep = MoneyUpkeep(accounts, keyring, await self._price_file(accounts.prices))
+            attempts = Attempts(upstream, accounts, instrumented=telemetry.instrumented)
+            serving = Serving(attempts, Breakers(self._clock, self._circuit_changed), self._rng)
+            authenticator = Authenticator(keyring, self._clock)
+            self._invoker = Invoker(telemetry.observer, serving, authenticator, self._limits, self._current_routes)
+            background = [
+                asyncio.create_task(telemetry.watch_loop_lag(self._clock)),
+                asyncio.create_task(_every(_SIGNALS_S, signals.update)),
+                asyncio.create_task(alerts.run()),
+                asyncio.create_task(upkeep.run()),
+            ]
+            if self._reloader is not None:
+                background.append(asyncio.create_task(self._reloader.run(self.use, self._refused)))
+            stack.push_async_callback(_end_tasks, background)
+            await stack.enter_async_context(self._administration(accounts, keyring))
+            yield
 
     @asynccontextmanager
     async def _administration(self, accounts: Accounts, keyring: Keyring) -> AsyncIterator[None]:
@@ -181,9 +174,10 @@ class Gateway:
         from gateway.api.admin import Admin, admin_app
 
         admin = Admin(accounts, keyring, self._clock, secrets.token_bytes, self._ledgers.read)
-        server = make_server(admin_app(admin, file.token), file.host, file.port, signals=False)
-        serving = asyncio.create_task(server.serve())
-        _LOG.info("the admin API is on http://%s:%d", file.host, file.port)
+        listening = listen(file.host, file.port, "admin.port")
+        server = make_server(admin_app(admin, file.token), signals=False)
+        serving = asyncio.create_task(server.serve([listening]))
+        _LOG.info("the admin API is on %s", url_of(file.host, listening.getsockname()[1]))
         try:
             yield
         finally:
@@ -203,7 +197,10 @@ class Gateway:
             observe_commit=commit_duration.observe,
             on_lost=lambda op, error: _LOG.error("a charge could not be recorded: %s", error),
         )
-        await accounts.start()
+        try:
+            await accounts.start()
+        except StoreError as error:
+            raise StartError(str(error)) from error
         self.accounts = accounts
         return accounts
 
@@ -257,6 +254,24 @@ def _shared_windows(settings: Settings) -> Windows | None:
 
 
 _SIGNALS_S = 1.0
+
+
+def _stored_keys(store: LedgerStore) -> Sequence[KeyRow]:
+    return store.stored_keys()
+
+
+async def _end_accounts(accounts: Accounts, signals: MoneySignals) -> None:
+    # Charges of the last requests are still on their way to the disk.
+    left = await accounts.close()
+    if left:
+        _LOG.error("%d charges could not be committed before the end", left)
+    signals.update()
+
+
+async def _end_tasks(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _every(seconds: float, work: Callable[[], None]) -> None:

@@ -1,5 +1,6 @@
 """The `gateway` command."""
 
+import logging
 import os
 import sys
 import time
@@ -16,6 +17,7 @@ from gateway.config.load import load_file
 from gateway.config.settings import Settings
 from gateway.keys_cli import keys
 from gateway.ledger_cli import ledger
+from gateway.listening import StartError
 
 if TYPE_CHECKING:
     from gateway.config.reload import Reloader
@@ -67,8 +69,9 @@ def _or_exit(load: Callable[[], Settings]) -> Settings:
     "--config-path",
     type=click.Path(path_type=Path),
     envvar=["GATEWAY_CONFIG", "MLFLOW_GATEWAY_CONFIG"],
+    show_envvar=True,
     required=True,
-    help="The YAML file of the routes. Environment: GATEWAY_CONFIG or MLFLOW_GATEWAY_CONFIG.",
+    help="The YAML file of the routes.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where callers reach the gateway.")
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(0, 65535))
@@ -176,6 +179,9 @@ def _checked(run: Callable[[], int]) -> int:
     except ConfigError as error:
         click.echo(str(error), err=True)
         return WRONG_CONFIG
+    except StartError as error:
+        logging.getLogger("gateway").error("cannot start: %s", error)
+        return 1
 
 
 @main.command("check-config")

@@ -6,13 +6,14 @@ import logging
 import os
 import random
 import socket
-import sys
+from contextlib import ExitStack
 
 from msgspec import Struct
 
 from gateway.app import Gateway
 from gateway.config.reload import Reloader
 from gateway.config.settings import Settings
+from gateway.listening import listen, url_of
 from gateway.server import make_server
 from gateway.spend.opening import Ledgers
 from gateway.telemetry.cells import Block
@@ -43,35 +44,32 @@ def serve(
     address: tuple[str, int],
     metrics_address: tuple[str, int],
 ) -> int:
-    """Serve on (host, port) until SIGTERM or SIGINT, with a metrics listener on the other; the exit status."""
+    """Serve on (host, port) until SIGTERM or SIGINT, with a metrics listener on the other; the exit status.
+
+    Raises StartError and ConfigError.
+    """
     (host, port), (metrics_host, metrics_port) = address, metrics_address
     rng = new_rng()
-    telemetry = Telemetry(settings.telemetry, export, clock, rng)
-    gateway = Gateway(settings, telemetry, clock, rng, ledgers, reloader=reloader, reachable=not _is_loopback(host))
-    try:
+    with ExitStack() as stack:
+        listening = stack.enter_context(listen(host, port, "--port"))
+        telemetry = Telemetry(settings.telemetry, export, clock, rng)
+        stack.callback(telemetry.close)
         listener = MetricsListener(telemetry.exposition, metrics_host, metrics_port)
-    except OSError as error:
-        print(f"--metrics-port {metrics_port}: {error.strerror}; choose another port", file=sys.stderr)
-        return 1
-    _LOG.info(
-        "serving %d routes on http://%s:%d, documentation on /docs, metrics on http://%s:%d/metrics, traces: %s",
-        len(settings.routes),
-        host,
-        port,
-        metrics_host,
-        listener.port,
-        export.value,
-    )
-    server = make_server(gateway.app, host, port, on_hangup=reloader.ask)
-    _freeze()
-    try:
-        server.run()
-    finally:
-        telemetry.close()
-        listener.close()
-    if not server.started:
-        # Uvicorn has logged why: the port is taken, or the address is not ours.
-        return 1
+        stack.callback(listener.close)
+        gateway = Gateway(settings, telemetry, clock, rng, ledgers, reloader=reloader, reachable=not _is_loopback(host))
+
+        def announce() -> None:
+            _LOG.info(
+                "serving %d routes on %s, documentation on /docs, metrics on %s/metrics, traces: %s",
+                len(settings.routes),
+                url_of(host, listening.getsockname()[1]),
+                url_of(metrics_host, listener.port),
+                export.value,
+            )
+
+        server = make_server(gateway.app, running=gateway.running, on_started=announce, on_hangup=reloader.ask)
+        _freeze()
+        server.run([listening])
     _LOG.info("stopped")
     return 0
 
@@ -79,7 +77,7 @@ def serve(
 def work(
     settings: Settings, reloader: Reloader, ledgers: Ledgers, export: TraceExport, clock: Clock, handed: Handed
 ) -> int:
-    """Serve as one worker of several; its supervisor reads its metrics. The exit status."""
+    """Serve as one worker of several; its supervisor reads its metrics. The exit status; raises as `serve` does."""
     rng = new_rng()
     telemetry = Telemetry(settings.telemetry, export, clock, rng, block=Block.attach(handed.block))
     listening = socket.socket(fileno=handed.listen)
@@ -94,13 +92,15 @@ def work(
         administers=handed.number == 0,
         reachable=not _is_loopback(listening.getsockname()[0]),
     )
-    server = make_server(gateway.app, "", 0, on_started=lambda: _tell(handed.ready), on_hangup=reloader.ask)
+    server = make_server(
+        gateway.app, running=gateway.running, on_started=lambda: _tell(handed.ready), on_hangup=reloader.ask
+    )
     _freeze()
     try:
         server.run(sockets=[listening])
     finally:
         telemetry.close()
-    return 0 if server.started else 1
+    return 0
 
 
 def new_rng() -> random.Random:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from gateway.config.schema import TelemetryFile
+from gateway.listening import listen, url_of
 from gateway.telemetry.cells import Block
 from gateway.telemetry.fleet import Fleet
 from gateway.telemetry.listener import MetricsListener
@@ -25,19 +26,10 @@ FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
 STEADY_AFTER_S = 60.0
 """A worker that ran for this long is started again at once; its earlier crashes are forgotten."""
-BACKLOG = 2048
 _LOG = logging.getLogger("gateway")
 
 Command = Callable[[int, int, int, int], Sequence[str]]
 """A worker's command line, given its number and the descriptors of its socket, its metrics' block and its ready pipe."""
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """The socket that all workers accept from. Raises OSError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
-    listening.setblocking(False)
-    return listening
 
 
 def supervise(
@@ -50,41 +42,34 @@ def supervise(
 ) -> int:
     """Run `workers` processes until SIGTERM or SIGINT, with one metrics listener for all; the exit status.
 
-    Raises VariableError when a variable of `environment` asks for an export that cannot be.
+    Raises StartError when one of the addresses cannot be had, and VariableError when a variable of `environment` asks
+    for an export that cannot be.
     """
     (host, port), (metrics_host, metrics_port) = address, metrics_address
     fleet = Fleet()
-    try:
-        listening = bind(host, port)
-    except OSError as error:
-        print(f"--port {port}: {error.strerror}; choose another port or address", file=sys.stderr)
-        return 1
-    try:
+    with listen(host, port, "--port") as listening:
         listener = MetricsListener(fleet.exposition, metrics_host, metrics_port)
-    except OSError as error:
-        listening.close()
-        print(f"--metrics-port {metrics_port}: {error.strerror}; choose another port", file=sys.stderr)
-        return 1
 
-    push = start_push(telemetry, environment, fleet.read, fleet.push_failed)
+        push = start_push(telemetry, environment, fleet.read, fleet.push_failed)
 
-    def announce() -> None:
-        _LOG.info(
-            "%d workers serve http://%s:%d, metrics on http://%s:%d/metrics",
-            workers, host, listening.getsockname()[1], metrics_host, listener.port,
-        )  # fmt: skip
+        def announce() -> None:
+            _LOG.info(
+                "%d workers serve %s, metrics on %s/metrics",
+                workers,
+                url_of(host, listening.getsockname()[1]),
+                url_of(metrics_host, listener.port),
+            )
 
-    async def run() -> int:
-        return await Supervisor(command, workers, listening, fleet, on_ready=announce).run()
+        async def run() -> int:
+            return await Supervisor(command, workers, listening, fleet, on_ready=announce).run()
 
-    try:
-        return asyncio.run(run())
-    finally:
-        if push is not None:
-            push.close(CLOSE_TIMEOUT_S)
-        listener.close()
-        listening.close()
-        _LOG.info("stopped")
+        try:
+            return asyncio.run(run())
+        finally:
+            if push is not None:
+                push.close(CLOSE_TIMEOUT_S)
+            listener.close()
+            _LOG.info("stopped")
 
 
 class Supervisor:

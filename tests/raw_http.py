@@ -39,9 +39,7 @@ class RawConnection:
         async with asyncio.timeout(_WAIT_S):
             head = (await self.reader.readuntil(b"\r\n\r\n"))[:-4].decode("latin-1")
             first, *lines = head.split("\r\n")
-            headers = tuple(
-                (name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)
-            )
+            headers = tuple((name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines))
             length = int(dict(headers).get("content-length", "0"))
             body = b"" if bodiless else await self.reader.readexactly(length)
         return RawReply(int(first.split(" ")[1]), headers, body)

@@ -171,7 +171,7 @@ async def running_gateway(
     gateway = Gateway(
         settings, telemetry, clock, rng, ledgers or stack.enter_context(passing_ledgers()), reloader=reloader
     )
-    server = make_server(gateway.app, "127.0.0.1", 0)
+    server = make_server(gateway.app, running=gateway.running)
     # The signals are pytest's.
     server.capture_signals = nullcontext  # type: ignore[assignment,method-assign]
     # Tests that leave a request open on purpose must not wait for it.

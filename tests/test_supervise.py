@@ -16,7 +16,8 @@ import httpx
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from gateway.supervise import Supervisor, bind
+from gateway.listening import listen
+from gateway.supervise import Supervisor
 from gateway.telemetry import names
 from gateway.telemetry.fleet import Fleet
 from tests.openai_replies import openai_chat
@@ -38,7 +39,7 @@ class Supervised:
     def __init__(self, mode: str, workers: int = 2, stopped_within_s: float = WAIT_S) -> None:
         self.fleet = Fleet()
         self.ready = asyncio.Event()
-        self.listening = bind("127.0.0.1", 0)
+        self.listening = listen("127.0.0.1", 0)
         self.supervisor = Supervisor(
             small(mode),
             workers,

@@ -7,11 +7,9 @@ raw ASGI handlers take no path parameters; it serves all that is looked at, and 
 import logging
 import re
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from litestar import Litestar, Request, Response
-from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException
 from litestar.plugins import PluginProtocol
 from litestar.plugins.core import MsgspecDIPlugin
@@ -53,7 +51,7 @@ class Application:
 
     Args:
         invoker: serves the surfaces; asked for with each request, since it is made when the application starts.
-        pages: documentation, listings and health; it also runs the application's lifespan.
+        pages: documentation, listings and health.
     """
 
     def __init__(self, invoker: Callable[[], Invoker], pages: Litestar) -> None:
@@ -61,25 +59,18 @@ class Application:
         self._pages = pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection's request, or the lifespan."""
-        if scope["type"] == ScopeType.HTTP:
-            found = find_surface(scope["path"])
-            if found is not None:
-                await self._invoker().handle(*found, scope, receive, send)
-                return
-        await self._pages(scope, receive, send)
+        """Serve one request. The server runs no lifespan: it enters the gateway's running state itself."""
+        found = find_surface(scope["path"])
+        if found is not None:
+            await self._invoker().handle(*found, scope, receive, send)
+        else:
+            await self._pages(scope, receive, send)
 
 
-def pages(
-    routes: Callable[[], RoutingTable],
-    health_detail: Callable[[], str | None],
-    started: int,
-    lifespan: Callable[[Litestar], AbstractAsyncContextManager[None]],
-) -> Litestar:
-    """What Litestar serves, from its arguments and those of `ops_handlers`, during `lifespan`."""
+def pages(routes: Callable[[], RoutingTable], health_detail: Callable[[], str | None], started: int) -> Litestar:
+    """What Litestar serves, from the arguments of `ops_handlers`."""
     return _Pages(
         route_handlers=[*listing_handlers(routes), *ops_handlers(routes, health_detail, started)],
-        lifespan=[lifespan],
         exception_handlers={HTTPException: _http_error, Exception: _internal_error},
         openapi_config=None,
         logging_config=None,

@@ -1,5 +1,6 @@
 """The hot routes: raw ASGI handlers that carry a request from its bytes to its delivered reply, observed throughout."""
 
+import asyncio
 import logging
 from collections.abc import Callable
 
@@ -48,7 +49,7 @@ class Invoker:
             delivery = AsgiDelivery(surface, observation, receive, send)
             try:
                 await self._serve(surface, parameter, scope, receive, observation, delivery)
-            except Exception as error:  # noqa: BLE001 - no caller sees a bare failure, whatever its cause
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - no caller sees a bare failure
                 failure = _public(error, observation)
                 observation.failed(failure)
                 delivery.stop_watching()
@@ -114,10 +115,13 @@ class Invoker:
         )
 
 
-def _public(error: Exception, observation: RequestObservation) -> GatewayError:
+def _public(error: Exception | asyncio.CancelledError, observation: RequestObservation) -> GatewayError:
     """The failure that the caller hears of; what is not its cause's own text stays in the log."""
     if isinstance(error, GatewayError):
         return error
+    if isinstance(error, asyncio.CancelledError):
+        # A caller who left is known before: this is the end of the drain.
+        return ServiceError(ErrorType.SHUTTING_DOWN, "The gateway is stopping. Please try again.", retry_after_s=1)
     if isinstance(error, RecursionError):
         # A reply that is too deep is the provider's failure before it comes here.
         return RequestError(ErrorType.INVALID_JSON, "The request's body is nested too deep.")

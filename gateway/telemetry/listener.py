@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
+from gateway.listening import listen
 from gateway.telemetry.exposition import OPENMETRICS_TYPE, TEXT_TYPE, render
 from gateway.telemetry.readings import Reading
 
@@ -43,7 +44,7 @@ class Exposition:
 
 
 class MetricsListener:
-    """Serves an exposition on `/metrics` from threads. Raises OSError when the port is taken."""
+    """Serves an exposition on `/metrics` from threads. Raises StartError when the port is taken."""
 
     def __init__(self, exposition: Exposition, host: str, port: int) -> None:
         self._server = _Server((host, port), exposition)
@@ -69,7 +70,10 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], exposition: Exposition) -> None:
         self.exposition = exposition
-        super().__init__(address, _Scrape)
+        super().__init__(address, _Scrape, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listen(*address, "--metrics-port")
+        self.server_address = self.socket.getsockname()
 
 
 class _Scrape(BaseHTTPRequestHandler):

@@ -1,17 +1,15 @@
 """Whatever a caller sends, it gets the documented error of its surface, and the gateway serves on."""
 
-import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from gateway.telemetry import names
 from gateway.types.records import Outcome
 from tests.conftest import StartGateway
-from tests.openai_replies import openai_chat, openai_stream
-from tests.raw_http import raw_connection, request_head
+from tests.openai_replies import openai_chat
 from tests.running_gateway import RunningGateway, routes_yaml
 from tests.upstream import ScriptedUpstream, json_reply
 
@@ -92,20 +90,18 @@ DIALECTS = {
 
 
 @pytest.mark.parametrize("provider", DIALECTS)
-async def test_nesting_near_the_limit(
-    upstream: ScriptedUpstream, start_gateway: StartGateway, provider: str
-) -> None:
+async def test_nesting_near_the_limit(upstream: ScriptedUpstream, start_gateway: StartGateway, provider: str) -> None:
     """However deep a body is nested, the caller is served or refused: no dialect breaks where another room read it."""
     gateway = await start_gateway(
-        "endpoints: [{name: chat, endpoint_type: llm/v1/chat, model: {provider: %s, name: m, config: {%s: '%s'}}}]"
-        % (provider, DIALECTS[provider], upstream.url)
+        "endpoints: [{name: chat, endpoint_type: llm/v1/chat, model: {provider: "
+        f"{provider}, name: m, config: {{{DIALECTS[provider]}: '{upstream.url}'}}}}}}]"
     )
     upstream.always(json_reply({"error": {"message": "no"}}, status=400))
     codes = set()
     for depth in range(840, 1000, 3):
         schema = '{"a":' * depth + "1" + "}" * depth
-        tool = '{"type": "function", "function": {"name": "f", "parameters": %s}}' % schema
-        body = '{"model": "chat", "messages": [{"role": "user", "content": "x"}], "tools": [%s]}' % tool
+        tool = '{"type": "function", "function": {"name": "f", "parameters": ' + schema + "}}"
+        body = '{"model": "chat", "messages": [{"role": "user", "content": "x"}], "tools": [' + tool + "]}"
         reply = await gateway.client.post("/v1/chat/completions", content=body)
         assert reply.status_code == 400, (depth, reply.text)
         codes.add(reply.json()["error"]["code"])

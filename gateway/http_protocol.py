@@ -1,0 +1,86 @@
+"""HTTP/1.1 for callers: uvicorn's httptools protocol, with bounds on what one caller may make it keep.
+
+httptools has none: headers without an end would fill the memory, and a request without an end would hold its connection
+for good.
+"""
+
+from typing import TYPE_CHECKING, Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+if TYPE_CHECKING:
+    from uvicorn._types import HTTPScope
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+MAX_HEAD_BYTES = 64 * 1024
+"""The longest request line with its headers; also what a request may have besides its head and body (trailers)."""
+STUCK_AFTER_S = 60.0
+"""How long a caller may send nothing in the middle of a request, and how long it may take for a request's headers."""
+_FRAMING = 8
+"""Chunks of one byte take six on the wire."""
+_EXPLANATION = b"The request's headers are over 64 KiB.\n"
+_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
+    b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(_EXPLANATION), _EXPLANATION)
+)
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One connection of a caller."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._besides_body_bytes = 0
+        self._last_data = self.loop.time()
+        self._head_since: float | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the caller sent; end the connection of one who sends headers without end."""
+        self._besides_body_bytes += len(data)
+        super().data_received(data)
+        self._last_data = self.loop.time()
+        if self._in_head:
+            if self._head_since is None:
+                self._head_since = self._last_data
+        else:
+            self._head_since = None
+        if self._besides_body_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            if self._in_head and not self._answering:
+                self.transport.write(_TOO_LARGE)
+                self.transport.close()
+            else:
+                self.transport.abort()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._besides_body_bytes -= len(body) * (1 + _FRAMING)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Take the end of a request."""
+        self._besides_body_bytes = 0
+        super().on_message_complete()
+
+    @property
+    def _in_head(self) -> bool:
+        # Uvicorn makes the scope when a request begins, and puts the method in when its headers are complete.
+        scope = cast("HTTPScope | None", self.scope)
+        return scope is not None and "method" not in scope
+
+    @property
+    def _answering(self) -> bool:
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        return cycle is not None and not cycle.response_complete
+
+    def leave_if_stuck(self, now: float) -> None:
+        """Break the connection off if its caller has stopped in the middle of a request; `now` is the loop's time."""
+        if self._head_since is not None:
+            stuck = now - self._head_since > STUCK_AFTER_S and not self._answering
+        elif self.timeout_keep_alive_task is not None:
+            # Between requests, uvicorn's own timer runs.
+            stuck = False
+        else:
+            waits = not self._answering or (self.cycle.more_body and not self.flow.read_paused)
+            stuck = waits and now - self._last_data > STUCK_AFTER_S
+        if stuck:
+            self.transport.abort()
