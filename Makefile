@@ -60,6 +60,7 @@ stack: install ## Start what is installed of the stack, without Docker (ARGS="--
 	@$(BIN)/python -m otel.stack $(ARGS)
 
 collector: ## Build the OpenTelemetry Collector of otel/collector/ into build/ (needs Go)
+	@mkdir -p build
 	@go run go.opentelemetry.io/collector/cmd/builder@v0.160.0 --config otel/collector/builder.yaml
 
 helm: ## Build Helm into build/bin/, for the chart's tests (needs Go)
