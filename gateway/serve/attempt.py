@@ -203,7 +203,7 @@ class _Trial:
             raise
         finally:
             self._observation.upstream_s += monotonic() - sending
-        attempt.answered(exchange.status)
+        attempt.answered(exchange.status, exchange.connect_s)
         return exchange
 
     async def _read(self, exchange: Exchange) -> ModelReply:

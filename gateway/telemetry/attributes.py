@@ -175,6 +175,8 @@ ATTEMPT: tuple[Attribute, ...] = (
               help="As the caller asked.", convert=_list, varies=Varies.ALWAYS),
     _s("gateway.cost.basis", "attempt.cost", "How sure the cost is.", convert=_cost_basis, **_EACH),
     _s("gen_ai.response.id", "attempt.response_id", "The provider's id of the reply.", **_EACH),
+    _d("gateway.connect_s", "attempt.connect_s", "Seconds to connect (name, TCP, TLS); absent on an open connection.",
+       **_EACH),
     _d("gen_ai.response.time_to_first_chunk", "attempt.first_chunk_s", "Seconds to a stream's first chunk.", **_EACH),
     _i("gen_ai.usage.input_tokens", "usage.input_tokens", "Input tokens, cached ones included.", **_EACH),
     _i("gen_ai.usage.output_tokens", "usage.output_tokens", "Output tokens, reasoning included.", **_EACH),

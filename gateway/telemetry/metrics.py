@@ -13,9 +13,9 @@ from gateway.telemetry.cells import Block, Counter, Gauge, Histogram
 from gateway.telemetry.names import Kind, Metric
 from gateway.telemetry.readings import Reading, read
 from gateway.types.errors import Outcome
-from gateway.types.records import OTHER, AttemptKind, AttemptRecord, Basis, RequestRecord
+from gateway.types.records import OTHER, AttemptKind, AttemptRecord, Basis, Cost, RequestRecord
 from gateway.types.route import Route
-from gateway.types.usage import UsageSource
+from gateway.types.usage import Usage, UsageSource
 
 RESPONSE_MODELS = 16
 """How many names a target's replies may give its model before the next one is `_other`: providers choose them."""
@@ -180,19 +180,19 @@ class _AttemptSeries:
             histogram = self.usage[kind] = self._families[names.TOKEN_USAGE.name].histogram(*self._labels, kind)
         histogram.observe(tokens)
 
-    def add_cost(self, basis: Basis, nano_usd: int, trace_id: int) -> None:
-        """Count money."""
-        counter = self.costs.get(basis)
-        if counter is None:
-            counter = self.costs[basis] = self._families[names.COST.name].counter(*self._place, basis)
-        counter.inc(nano_usd / 1e9, trace_id)
-
-    def add_unpriced(self, tokens: int) -> None:
-        """Count tokens that have no price."""
-        if self.unpriced is None:
-            _, provider, model = self._target
-            self.unpriced = self._families[names.UNPRICED_TOKENS.name].counter(provider, model)
-        self.unpriced.inc(tokens)
+    def record_cost(self, cost: Cost, usage: Usage | None, trace_id: int) -> None:
+        """Count money, or the tokens that have no price."""
+        if cost.nano_usd is None:
+            if self.unpriced is None:
+                _, provider, model = self._target
+                self.unpriced = self._families[names.UNPRICED_TOKENS.name].counter(provider, model)
+            self.unpriced.inc((usage.total_tokens if usage is not None else None) or 0)
+        elif cost.basis is not Basis.NOT_SENT:
+            counter = self.costs.get(cost.basis)
+            if counter is None:
+                counter = self._families[names.COST.name].counter(*self._place, cost.basis)
+                self.costs[cost.basis] = counter
+            counter.inc(cost.nano_usd / 1e9, trace_id)
 
 
 class Metrics:
@@ -306,6 +306,8 @@ class Metrics:
             series = _kept(self._attempts, kind, made)
         series.attempts.inc()
         series.duration.observe(attempt.duration_s, trace_id, now)
+        if attempt.connect_s is not None:
+            series.phase("connect").observe(attempt.connect_s)
         if attempt.first_byte_s is not None:
             if series.first_byte is None:
                 series.first_byte = series.phase("first_byte")
@@ -329,12 +331,8 @@ class Metrics:
                     series.observe_usage("input", usage.input_tokens)
                 if usage.output_tokens:
                     series.observe_usage("output", usage.output_tokens)
-        cost = attempt.cost
-        if cost is not None:
-            if cost.nano_usd is None:
-                series.add_unpriced((usage.total_tokens if usage is not None else None) or 0)
-            elif cost.basis is not Basis.NOT_SENT:
-                series.add_cost(cost.basis, cost.nano_usd, trace_id)
+        if attempt.cost is not None:
+            series.record_cost(attempt.cost, usage, trace_id)
 
     @staticmethod
     def _record_stream(

@@ -273,7 +273,7 @@ class AttemptObservation:
     __slots__ = (
         "_gen_ai_provider", "_http_end_ns", "_http_method", "_http_span_id", "_http_start_ns", "_http_url", "_kind",
         "_number", "_observer", "_operation", "_parameters", "_provider", "_request", "_request_model",
-        "_server_address", "_server_port", "_start", "_stream", "chunks", "cost", "error_type",
+        "_server_address", "_server_port", "_start", "_stream", "chunks", "connect_s", "cost", "error_type",
         "finish_reasons", "first_byte_s", "first_chunk_s", "last_chunk_s", "output_chars", "record", "response_id",
         "response_model", "span_id", "start_ns", "status_code", "usage",
     )  # fmt: skip
@@ -314,6 +314,7 @@ class AttemptObservation:
         self.response_model: str | None = None
         self.response_id: str | None = None
         self.finish_reasons: tuple[str, ...] = ()
+        self.connect_s: float | None = None
         self.first_byte_s: float | None = None
         self.first_chunk_s: float | None = None
         self.last_chunk_s: float | None = None
@@ -361,8 +362,9 @@ class AttemptObservation:
         self._http_span_id = self._observer.rng.getrandbits(64) or 1
         self._http_start_ns = self.start_ns + int((self._observer.clock.monotonic() - self._start) * 1e9)
 
-    def answered(self, status: int | None) -> None:
-        """The reply's headers came, or the exchange failed without any (None)."""
+    def answered(self, status: int | None, connect_s: float | None = None) -> None:
+        """The reply's headers came, or the exchange failed without any (None). `connect_s` is of a new connection."""
+        self.connect_s = connect_s
         elapsed_s = self._observer.clock.monotonic() - self._start
         self._http_end_ns = self.start_ns + int(elapsed_s * 1e9)
         if status is not None:
@@ -418,6 +420,7 @@ class AttemptObservation:
             response_id=self.response_id,
             finish_reasons=self.finish_reasons,
             parameters=self._parameters,
+            connect_s=self.connect_s,
             first_byte_s=self.first_byte_s,
             first_chunk_s=self.first_chunk_s,
             last_chunk_s=self.last_chunk_s,

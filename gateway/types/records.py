@@ -109,6 +109,8 @@ class AttemptRecord(Struct, frozen=True, kw_only=True):
     response_id: str | None = None
     finish_reasons: tuple[str, ...] = ()
     parameters: RequestParameters = NO_PARAMETERS
+    connect_s: float | None = None
+    """How long connecting took; None over a connection that was open already."""
     first_byte_s: float | None = None
     """From the start of the attempt until the response headers."""
     first_chunk_s: float | None = None

@@ -8,7 +8,9 @@ Every failure of an exchange leaves as one `UpstreamError`.
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
+from contextvars import ContextVar
 from functools import lru_cache
+from typing import Any
 from urllib.request import getproxies
 
 import aiohttp
@@ -44,10 +46,12 @@ def _client_timeout(timeouts: Timeouts) -> aiohttp.ClientTimeout:
 class Exchange:
     """One open exchange: status and headers are here, the body is still on its way."""
 
-    __slots__ = ("_response", "headers", "status")
+    __slots__ = ("_response", "connect_s", "headers", "status")
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, connect_s: float | None) -> None:
         self._response = response
+        self.connect_s = connect_s
+        """Seconds that connecting took: name, TCP and TLS; None over a connection that was open already."""
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
 
@@ -112,6 +116,7 @@ class Pool:
 
         `stream` says that a stream is asked for. `propagate_trace` changes nothing here: the pool sends no trace header that it is not given.
         """
+        _connect_s.set(None)
         try:
             session = self._tls if url.startswith("https:") else self._plain_streams if stream else self._plain
             response = await session.request(
@@ -129,7 +134,7 @@ class Pool:
             # aiohttp has one read timeout: until the headers it was the first byte's, from here on it is the chunks'.
             connection.protocol.read_timeout = timeouts.between_chunks_s
             connection.protocol.start_timeout()
-        return Exchange(response)
+        return Exchange(response, _connect_s.get())
 
     async def close(self) -> None:
         """Close every connection."""
@@ -137,13 +142,32 @@ class Pool:
             await session.close()
 
 
+_connect_s: ContextVar[float | None] = ContextVar("connect_s")
+
+
+class _TimedConnector(aiohttp.TCPConnector):
+    """Tells the task that sends how long a new connection took. aiohttp's own tracing would cost every request."""
+
+    async def _create_connection(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the overridden method's
+    ) -> Any:
+        clock = self._loop.time
+        begun = clock()
+        protocol = await super()._create_connection(req, traces, timeout)
+        _connect_s.set(clock() - begun)
+        return protocol
+
+
 def _session(tls: ssl.SSLContext | None, *, keepalive_s: float | None) -> aiohttp.ClientSession:
     """A session whose idle connections are kept for `keepalive_s`, or closed with each reply when that is None."""
     context = tls if tls is not None else True
     if keepalive_s is None:
-        connector = aiohttp.TCPConnector(limit=0, force_close=True, ttl_dns_cache=30, ssl=context)
+        connector = _TimedConnector(limit=0, force_close=True, ttl_dns_cache=30, ssl=context)
     else:
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=keepalive_s, ttl_dns_cache=30, ssl=context)
+        connector = _TimedConnector(limit=0, keepalive_timeout=keepalive_s, ttl_dns_cache=30, ssl=context)
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),

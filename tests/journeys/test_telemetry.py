@@ -325,3 +325,16 @@ def test_every_outcome_has_its_latency(told: Told) -> None:
             counts[sample.labels["outcome"]] += int(sample.value)
     expected = Counter(record.outcome.value for record in told.records.values())
     assert +counts == expected
+
+
+def test_connecting_is_told_of_once_a_connection(told: Told) -> None:
+    """The first attempt on a connection has the time it took to open; attempts that find one open have none."""
+    connected = [a.connect_s for record in told.records.values() for a in record.attempts if a.connect_s is not None]
+    assert 0 < len(connected) < sum(len(record.attempts) for record in told.records.values())
+    counted = sum(s.value for s in told.samples
+                  if s.name == "gateway_attempt_phase_seconds_count" and s.labels["phase"] == "connect")  # fmt: skip
+    assert counted == len(connected)
+    [first] = told.records["unary"].attempts
+    assert first.connect_s is not None
+    assert first.first_byte_s is not None
+    assert 0 < first.connect_s < first.first_byte_s

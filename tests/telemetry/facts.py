@@ -61,6 +61,7 @@ def attempt(**changes: object) -> AttemptRecord:
         "response_id": "chatcmpl-1",
         "finish_reasons": ("stop",),
         "parameters": RequestParameters(max_tokens=64, temperature=0.2),
+        "connect_s": 0.03,
         "first_byte_s": 0.4,
         "http": http(),
     }

@@ -61,6 +61,7 @@ def test_a_unary_request(metrics: Metrics) -> None:
     assert value(metrics, "gateway_attempts_total", **attempts, error_type="") == 1
     assert value(metrics, "gen_ai_client_operation_duration_seconds_sum", **GEN_AI) == 0.5
     assert value(metrics, "gateway_attempt_phase_seconds_sum", phase="first_byte") == 0.4
+    assert value(metrics, "gateway_attempt_phase_seconds_sum", phase="connect") == 0.03
     place = {"route": "chat", "team": "search", "provider": "openai", "model": "gpt-4o-mini", "source": "provider"}
     counted = {
         kind: value(metrics, "gateway_tokens_total", **place, type=kind)

@@ -135,7 +135,12 @@ def test_a_request_with_a_failed_and_a_good_attempt_equals_the_sdks_own_spans() 
         kind=SpanKind.CLIENT,
         start_time=failed.start_ns,
         attributes=shared
-        | {"gateway.attempt.number": 1, "gateway.attempt.kind": "first", "error.type": "provider_overloaded"},
+        | {
+            "gateway.attempt.number": 1,
+            "gateway.attempt.kind": "first",
+            "gateway.connect_s": 0.03,
+            "error.type": "provider_overloaded",
+        },
     )
     first_http = tracer.start_span(
         "POST",
@@ -156,6 +161,7 @@ def test_a_request_with_a_failed_and_a_good_attempt_equals_the_sdks_own_spans() 
         | {
             "gateway.attempt.number": 2,
             "gateway.attempt.kind": "retry",
+            "gateway.connect_s": 0.03,
             "gen_ai.request.stream": True,
             "gen_ai.request.max_tokens": 64,
             "gen_ai.request.temperature": 0.2,
