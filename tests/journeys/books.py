@@ -1,6 +1,7 @@
 """What tests of money share: a gateway with every vendor's API, and the check that all books say the same."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +15,7 @@ from gateway.spend.opening import Ledgers
 from gateway.store.spec import Entry
 from gateway.store.sqlite import open_sqlite, read_sqlite
 from gateway.telemetry import names
-from tests.running_gateway import RunningGateway
+from tests.running_gateway import RunningGateway, running_gateway
 
 MODELS = {
     "chat": "gpt-4o-mini",
@@ -128,3 +129,13 @@ def nano(usd: float) -> int:
 def chat(text: str = "Hello?", **more: Any) -> dict[str, Any]:
     """The body of a chat request to the route `chat` on /v1."""
     return {"model": "chat", "messages": [{"role": "user", "content": text}], **more}
+
+
+async def held_by(body: Mapping[str, Any], **sections: object) -> int:
+    """What a request to /v1/chat/completions holds, in nano-dollars: what a budget of nothing says of it."""
+    async with running_gateway(configuration("http://127.0.0.1:9", budgets=[budget(0)], **sections)) as gateway:
+        reply = await gateway.client.post("/v1/chat/completions", json=body)
+    assert reply.status_code == 429
+    found = re.search(r"could cost up to \$([0-9.]+\d)", reply.json()["error"]["message"])
+    assert found is not None
+    return int(Decimal(found[1]) * NANO)

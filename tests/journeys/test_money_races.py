@@ -17,12 +17,12 @@ from tests.journeys.books import (
     configuration,
     dollars,
     entries_of,
+    held_by,
     states_of,
     told_nano_usd,
 )
 from tests.openai_replies import openai_chat, openai_usage
 from tests.replies import RecordedRequest, Reply, json_reply
-from tests.running_gateway import running_gateway
 from tests.upstream import ScriptedUpstream
 
 # One nano-dollar a token in and ten out: $0.001 and $0.01 per million.
@@ -34,16 +34,6 @@ KEYS = [{"secret": f"gwk_k{n}_0123456789abcdef", "team": f"team{n % 2}"} for n i
 CALLERS = 200
 
 
-async def held_by(upstream: ScriptedUpstream, path: str, body: dict[str, Any], headers: dict[str, str]) -> int:
-    """What one such request holds, in nano-dollars: what a budget of nothing says of it."""
-    config = configuration(upstream.url, prices=PRICES, keys=KEYS, budgets=[budget(0)])
-    async with running_gateway(config) as gateway:
-        reply = await gateway.client.post(path, json=body, headers=headers)
-    assert reply.status_code == 429
-    asked = reply.json()["error"]["message"].partition("could cost up to $")[2].partition(". ")[0]
-    return round(float(asked) * 1e9)
-
-
 @pytest.mark.parametrize(
     "scope", [{}, {"team": "*"}, {"key": "*"}, {"route": "chat"}, {"provider": "openai", "model": "*"}]
 )
@@ -53,7 +43,7 @@ async def test_exactly_as_many_as_fit_are_admitted(
     """Of 200 at once, which are the scope's first ever, exactly the 7 that fit are sent; then all books agree."""
     body = chat(max_tokens=50)
     headers = {"authorization": f"Bearer {KEYS[0]['secret']}"}
-    one = await held_by(upstream, "/v1/chat/completions", body, headers)
+    one = await held_by(body, prices=PRICES)
     limit = budget(dollars(one * 8 - 1), scope=scope)
     gateway = await start_gateway(
         configuration(upstream.url, prices=PRICES, keys=KEYS, budgets=[limit, budget(1, "roomy")])
@@ -90,8 +80,7 @@ async def test_exactly_as_many_as_fit_are_admitted(
 async def test_what_is_not_used_comes_back(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
     """A hold's rest returns when its request ends: one after the other, far more requests fit than were held at once."""
     body = chat(max_tokens=50)
-    headers = {"authorization": f"Bearer {KEYS[0]['secret']}"}
-    one = await held_by(upstream, "/v1/chat/completions", body, headers)
+    one = await held_by(body, prices=PRICES)
     gateway = await start_gateway(configuration(upstream.url, prices=PRICES, budgets=[budget(dollars(one + 20 * 21))]))
     upstream.always(lambda _: openai_chat(usage=openai_usage(11, 1)))
     replies = []
