@@ -24,9 +24,21 @@ class Told(NamedTuple):
     attempt: AttemptRecord | None
     http: HttpExchange | None
     usage: Usage
+    cost_nano_usd: int | None
 
 
-NO_USAGE = Usage()
+_NO_USAGE = Usage()
+
+
+def server_told(record: RequestRecord) -> Told:
+    """What a request's SERVER span is told from."""
+    return Told(record, None, None, _NO_USAGE, record.cost_nano_usd)
+
+
+def attempt_told(record: RequestRecord, attempt: AttemptRecord) -> Told:
+    """What the spans of an attempt and of its exchange are told from."""
+    cost = attempt.cost
+    return Told(record, attempt, attempt.http, attempt.usage or _NO_USAGE, cost.nano_usd if cost is not None else None)
 
 
 class AttributeType(StrEnum):
@@ -79,15 +91,6 @@ def _usd(nano_usd: int) -> float:
     return nano_usd / 1e9
 
 
-def _cost_usd(cost: Any) -> float | None:
-    return None if cost.nano_usd is None else _usd(cost.nano_usd)
-
-
-def _cost_nano_usd(cost: Any) -> int | None:
-    nano_usd: int | None = cost.nano_usd
-    return nano_usd
-
-
 def _cost_basis(cost: Any) -> str:
     basis: str = cost.basis.value
     return basis
@@ -133,9 +136,9 @@ SERVER: tuple[Attribute, ...] = (
     _s("gateway.route_type", "request.route_type", "Its type, such as `llm/v1/chat`.", convert=_known),
     _s("gateway.team", "request.caller.team", "Who pays."),
     _s("gateway.outcome", "request.outcome", "`ok`, or whose fault: caller, policy, provider, gateway.", convert=_text),
-    _i("gateway.attempts", "request.attempts", "How many attempts were made.", convert=len),
     _b("gateway.stream", "request.stream", "Whether the caller asked for a stream."),
     _s("error.type", "request.error_type", "Why the request failed: the closed list below.", convert=_text),
+    _i("gateway.attempts", "request.attempts", "How many attempts were made.", convert=len, **_EACH),
     _s("client.address", "request.client_address", "The caller's address.", convert=_known, **_EACH),
     _s("user_agent.original", "request.user_agent", "The caller's user agent.", convert=_known, **_EACH),
     _s("gateway.request.id", "request.request_id", "The id in the reply's `x-gateway-request-id`.", **_EACH),
@@ -143,9 +146,9 @@ SERVER: tuple[Attribute, ...] = (
     _d("gateway.overhead_s", "request.overhead_s", "What the gateway itself added, in seconds.", **_EACH),
     _d("gateway.upstream_s", "request.phases.upstream_s", "Waiting for providers, in seconds.", **_EACH),
     _d("gateway.caller_s", "request.phases.caller_s", "Waiting for the caller, in seconds.", **_EACH),
-    _d("gateway.cost.usd", "request.cost_nano_usd", "Cost of all attempts in US dollars; absent if unknown.",
+    _d("gateway.cost.usd", "cost_nano_usd", "Cost of all attempts in US dollars; absent if unknown.",
        convert=_usd, **_EACH),
-    _i("gateway.cost.nano_usd", "request.cost_nano_usd", "The same as an integer, for sampling policies.", **_EACH),
+    _i("gateway.cost.nano_usd", "cost_nano_usd", "The same as an integer, for sampling policies.", **_EACH),
 )  # fmt: skip
 """The SERVER span `{method} {http.route}`: stable HTTP conventions, and the gateway's own facts."""
 
@@ -190,9 +193,9 @@ ATTEMPT: tuple[Attribute, ...] = (
        only=Semconv.LATEST, **_EACH),
     _i("gen_ai.usage.audio.output_tokens", "usage.output_audio_tokens", "Of the output: audio.",
        only=Semconv.LATEST, **_EACH),
-    _d("gateway.cost.usd", "attempt.cost", "Cost in US dollars; absent where no price is known.",
-       convert=_cost_usd, **_EACH),
-    _i("gateway.cost.nano_usd", "attempt.cost", "The same as an integer.", convert=_cost_nano_usd, **_EACH),
+    _d("gateway.cost.usd", "cost_nano_usd", "Cost in US dollars; absent where no price is known.",
+       convert=_usd, **_EACH),
+    _i("gateway.cost.nano_usd", "cost_nano_usd", "The same as an integer.", **_EACH),
 )  # fmt: skip
 """The CLIENT span of one attempt, `{gen_ai.operation.name} {gen_ai.request.model}`: the GenAI conventions."""
 

@@ -8,10 +8,12 @@ Source: https://github.com/open-telemetry/opentelemetry-proto/blob/v1.9.0/opente
 """
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
+from urllib.request import getproxies
 
+from opentelemetry.exporter.http.transport._urllib3 import Urllib3HTTPTransport
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import ReadableSpan
@@ -20,7 +22,15 @@ from opentelemetry.util.types import AttributeValue
 
 from gateway.config.schema import Semconv
 from gateway.telemetry import attributes
-from gateway.telemetry.attributes import NO_USAGE, Attribute, AttributeType, Told, Varies, of_generation
+from gateway.telemetry.attributes import (
+    Attribute,
+    AttributeType,
+    Told,
+    Varies,
+    attempt_told,
+    of_generation,
+    server_told,
+)
 from gateway.telemetry.spans import SCOPE, SpanMaker, http_failed, server_failed
 from gateway.types.records import RequestRecord
 
@@ -178,7 +188,7 @@ class RecordEncoder:
             parts += (_SPAN_PARENT, trace.parent_span_id.to_bytes(8, "big"))
         parts += (self._name(record.method, record.path_template), _KIND_SERVER)
         parts.append(_TIMES(_SPAN_START, record.start_ns, _SPAN_END, record.end_ns))
-        self._server.encode(Told(record, None, None, NO_USAGE), parts)
+        self._server.encode(server_told(record), parts)
         if trace.link_trace_id and trace.link_span_id:
             link = (_SPAN_TRACE_ID, trace.link_trace_id.to_bytes(16, "big"), _SPAN_ID,
                     trace.link_span_id.to_bytes(8, "big"), _REMOTE_LINK_FLAGS)  # fmt: skip
@@ -189,7 +199,7 @@ class RecordEncoder:
         )
         spans.append(_sized(_FIELD_2, b"".join(parts)))
         for attempt in record.attempts:
-            told = Told(record, attempt, attempt.http, attempt.usage or NO_USAGE)
+            told = attempt_told(record, attempt)
             attempt_id = attempt.span_id.to_bytes(8, "big")
             parts = [trace_id, _SPAN_ID, attempt_id, _SPAN_PARENT, server_id]
             parts += (self._name(attempt.operation.gen_ai_name, attempt.request_model), _KIND_CLIENT)
@@ -236,8 +246,12 @@ def _envelope(maker: SpanMaker) -> tuple[bytes, bytes]:
 class DirectOTLPSpanExporter(OTLPSpanExporter):
     """The SDK's OTLP/HTTP exporter (its environment variables, TLS, retries and compression), given records."""
 
-    def __init__(self, maker: SpanMaker, semconv: Semconv) -> None:
-        super().__init__()
+    def __init__(self, maker: SpanMaker, semconv: Semconv, environment: Mapping[str, str]) -> None:
+        transport = _transport(environment)
+        if transport is None:
+            super().__init__()
+        else:
+            super().__init__(_transport=transport)
         self._encoder = RecordEncoder(maker, semconv)
 
     def export_records(self, records: Sequence[RequestRecord]) -> bool:
@@ -248,3 +262,21 @@ class DirectOTLPSpanExporter(OTLPSpanExporter):
         if len(data) > self._max_request_size > 0:
             return False
         return self._client.export(data).success
+
+
+def _transport(environment: Mapping[str, str]) -> Urllib3HTTPTransport | None:
+    """The SDK's transport over urllib3, a quarter of the cost of its default; None where that one is needed.
+
+    requests knows the environment's proxies, and credential providers are sessions of requests.
+    """
+    if getproxies() or any("CREDENTIAL_PROVIDER" in name for name in environment):
+        return None
+
+    def variable(name: str) -> str | None:
+        return environment.get(f"OTEL_EXPORTER_OTLP_TRACES_{name}") or environment.get(f"OTEL_EXPORTER_OTLP_{name}")
+
+    certificate, key = variable("CLIENT_CERTIFICATE"), variable("CLIENT_KEY")
+    return Urllib3HTTPTransport(
+        verify=variable("CERTIFICATE") or True,
+        cert=(certificate, key) if certificate and key else certificate,
+    )

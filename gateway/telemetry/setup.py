@@ -144,7 +144,7 @@ class Telemetry:
         maker = SpanMaker(self._provider.resource, semconv)
         match self._export:
             case TraceExport.OTLP if protocol(Signal.TRACES, self._environment) is OtlpProtocol.HTTP:
-                return DirectOTLPSpanExporter(maker, semconv)
+                return DirectOTLPSpanExporter(maker, semconv, self._environment)
             case TraceExport.OTLP | TraceExport.CONSOLE:
                 return SdkExporter(self._sdk_exporter(), maker)
             case TraceExport.NONE:

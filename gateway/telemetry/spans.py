@@ -18,7 +18,7 @@ from opentelemetry.util.types import AttributeValue
 from gateway import __version__
 from gateway.config.schema import Semconv
 from gateway.telemetry import attributes
-from gateway.telemetry.attributes import NO_USAGE, Attribute, Told, of_generation
+from gateway.telemetry.attributes import Attribute, Told, attempt_told, of_generation, server_told
 from gateway.telemetry.queue import BackgroundQueue
 from gateway.types.errors import Outcome
 from gateway.types.records import HttpExchange, RequestRecord
@@ -45,7 +45,7 @@ class SpanMaker:
             f"{record.method} {record.path_template}",
             server,
             _context(trace.trace_id, trace.parent_span_id, remote=True) if trace.parent_span_id else None,
-            self._server.values(Told(record, None, None, NO_USAGE)),
+            self._server.values(server_told(record)),
             (record.start_ns, record.end_ns),
             kind=SpanKind.SERVER,
             failed=server_failed(record),
@@ -57,7 +57,7 @@ class SpanMaker:
         )
         for attempt in record.attempts:
             context = _context(trace.trace_id, attempt.span_id)
-            told = Told(record, attempt, attempt.http, attempt.usage or NO_USAGE)
+            told = attempt_told(record, attempt)
             yield self._span(
                 f"{attempt.operation.gen_ai_name} {attempt.request_model}",
                 context,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -110,6 +112,18 @@ def test_one_encoder_serves_many_kinds_of_request() -> None:
         assert_same(record, encoder=encoder)
 
 
+def test_requests_of_one_kind_share_what_is_kept() -> None:
+    """A thousand requests that differ in ids, times, tokens and cost alone are encoded from one kept group a span."""
+    encoder = RecordEncoder(MAKERS[Semconv.V1_41], Semconv.V1_41)
+    for number in range(1, 1000):
+        attempt = facts.attempt(
+            span_id=number, response_id=f"r{number}", usage=Usage(input_tokens=number), duration_s=number / 7,
+            cost=Cost(nano_usd=number, basis=Basis.PROVIDER_USAGE), http=facts.http(span_id=number + 5000),
+        )  # fmt: skip
+        encoder.encode([facts.request(attempt, request_id=f"req_{number}", client_address=f"10.0.0.{number % 250}")])
+    assert [len(table._kept) for table in (encoder._server, encoder._attempt, encoder._http)] == [1, 1, 1]
+
+
 def test_what_is_kept_is_bounded() -> None:
     """Ten thousand routes and models leave the encoding what it was."""
     encoder = RecordEncoder(MAKERS[Semconv.V1_41], Semconv.V1_41)
@@ -126,7 +140,7 @@ def test_export_reaches_a_collector_by_the_standard_variables(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=a")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
     maker = MAKERS[Semconv.V1_41]
-    exporter = DirectOTLPSpanExporter(maker, Semconv.V1_41)
+    exporter = DirectOTLPSpanExporter(maker, Semconv.V1_41, os.environ)
     record = facts.request()
     assert exporter.export_records([record])
     exporter.shutdown()  # type: ignore[no-untyped-call]
