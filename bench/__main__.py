@@ -13,21 +13,38 @@ from pathlib import Path
 import msgspec
 import uvloop
 
+from bench import accounting
 from bench.report import Results, describe_machine, markdown
-from bench.rounds import FULL, QUICK, Rounds
+from bench.rounds import FULL, QUICK, Figure, Plan, Rounds, cores
 from bench.variants import ROOT, Variant, checkout, floor, gateway
 
 
 def parse(words: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="about 30 s: shows a large change, no fine one")
+    parser.add_argument("--quick", action="store_true", help="under a minute: shows a large change, no fine one")
     parser.add_argument(
         "--compare", metavar="REF", help="measure another git ref beside this checkout, in the same rounds"
     )
     parser.add_argument("--floor-only", action="store_true", help="no gateway: checks the harness and the machine")
     parser.add_argument("--out", type=Path, default=ROOT / "bench", help="folder of RESULTS.md and results.json")
     return parser.parse_args(words)
+
+
+_KINDS = {"none": "no budget", "soft": "a soft budget", "hard": "a hard budget"}
+
+
+def accounting_alone(plan: Plan, folder: Path) -> list[Figure]:
+    """Accounting without HTTP, in interleaved rounds on the core under measurement."""
+    measured, _ = cores()
+    values: dict[tuple[str, str], list[float]] = {}
+    for number in range(plan.starts):
+        for kind in accounting.BUDGETS:
+            place = Path(tempfile.mkdtemp(prefix=f"{kind}-{number}-", dir=folder))
+            found = accounting.run(kind, place, plan.accounting_s, measured)
+            for measure, value in msgspec.structs.asdict(found).items():
+                values.setdefault((_KINDS[kind], measure), []).append(value)
+    return [Figure(variant, measure, rounds) for (variant, measure), rounds in values.items()]
 
 
 def main() -> None:
@@ -44,15 +61,19 @@ def main() -> None:
             off, on = (gateway(folder, rounds.upstream, telemetry=telemetry) for telemetry in (False, True))
             variants += [off, on]
             pairs.append((on.name, off.name))
+            for kind in ("soft", "hard"):
+                variants.append(gateway(folder, rounds.upstream, telemetry=False, budget=kind))
+                pairs.append((variants[-1].name, off.name))
         if options.compare:
             tree = stack.enter_context(checkout(options.compare))
-            for new in variants[1:]:
+            for new in [variant for variant in variants[1:] if not variant.requests_only]:
                 old = gateway(folder, rounds.upstream, telemetry=new.sink, cwd=tree, label=options.compare)
                 variants.append(old)
                 pairs.append((new.name, old.name))
         rounds.start(variants)
         figures = uvloop.run(rounds.measure())
-    results = Results(machine, figures)
+        alone = [] if options.floor_only else accounting_alone(plan, folder)
+    results = Results(machine, figures, alone)
     options.out.mkdir(parents=True, exist_ok=True)
     page = markdown(results, pairs)
     (options.out / "RESULTS.md").write_text(page)

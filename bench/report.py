@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from bench import accounting
 from bench.rounds import DIRECT, Figure
 from bench.statistics import paired_ratio, spread_ratio
 from bench.variants import ROOT
@@ -35,6 +36,13 @@ COLUMNS = (
     ("start_s", "start s", "{:.2f}"),
     ("spans_per_request", "spans exported/request", "{:.2f}"),
 )
+ACCOUNTING_COLUMNS = (
+    ("cpu_us", f"CPU us/request at {accounting.RATE_PER_S:,}/s", "{:.0f}"),
+    ("admit_p50_ms", "admission p50 ms, one at a time", "{:.3f}"),
+    ("admit_p99_ms", "admission p99 ms, one at a time", "{:.3f}"),
+    ("admit_p99_ms_loaded", f"admission p99 ms at {accounting.RATE_PER_S:,}/s", "{:.3f}"),
+    ("sync_p99_ms", "the disk's own fdatasync, p99 ms", "{:.3f}"),
+)
 _PAIRED = (
     "cpu_us_chat_64",
     "cpu_us_chat_8",
@@ -43,6 +51,7 @@ _PAIRED = (
     "cpu_us_bare_64",
     "cpu_us_event",
 )
+_LATENCY = "p99_ms_low_rate"
 _PACKAGES = ("litestar", "uvicorn", "uvloop", "httptools", "aiohttp", "httpx", "msgspec", "opentelemetry-sdk")
 
 
@@ -65,6 +74,8 @@ class Results(msgspec.Struct, frozen=True):
 
     machine: Machine
     figures: list[Figure]
+    accounting: list[Figure] = []
+    """Accounting alone; the variants are kinds of budget."""
 
 
 def describe_machine(command: str, now: datetime) -> Machine:
@@ -96,13 +107,13 @@ def cell(figure: Figure | None, form: str) -> str:
     return form.format(figure.value) + (f" (±{spread / 2:.0%})" if spread >= 0.1 else "")
 
 
-def table(figures: Sequence[Figure]) -> str:
+def table(figures: Sequence[Figure], columns: Sequence[tuple[str, str, str]] = COLUMNS) -> str:
     """One row a measure, one column a variant, measures without a figure left out."""
     variants = list(dict.fromkeys(figure.variant for figure in figures))
     variants.sort(key=lambda name: name != DIRECT)
     found = {(figure.variant, figure.measure): figure for figure in figures}
     lines = ["| | " + " | ".join(variants) + " |", "|---" * (len(variants) + 1) + "|"]
-    for measure, title, form in COLUMNS:
+    for measure, title, form in columns:
         row = [found.get((variant, measure)) for variant in variants]
         if any(row):
             lines.append(f"| {title} | " + " | ".join(cell(figure, form) for figure in row) + " |")
@@ -119,6 +130,9 @@ def paired(figures: Sequence[Figure], variant: str, base: str) -> str:
         if one is not None and other is not None:
             ratio = paired_ratio(one.rounds, other.rounds)
             lines.append(f"- {titles[measure]}: {ratio - 1:+.1%}")
+    one, other = found.get((variant, _LATENCY)), found.get((base, _LATENCY))
+    if one is not None and other is not None:
+        lines.append(f"- {titles[_LATENCY]}: {one.value - other.value:+.2f} ms")
     return "\n".join(lines)
 
 
@@ -138,9 +152,15 @@ def markdown(results: Results, pairs: Sequence[tuple[str, str]], title: str = "W
         lines = paired(results.figures, variant, base)
         if lines:
             parts.append(f"## {variant}, against {base}\n\n{lines}\n")
+    if results.accounting:
+        parts.append(f"## Accounting alone\n\n{table(results.accounting, ACCOUNTING_COLUMNS)}\n\n{_ALONE}")
     return "\n".join(parts)
 
 
+_ALONE = """\
+Admitting, pricing and settling a request on an SQLite ledger without HTTP, the ledger's thread included (`python -m
+bench.accounting`). Under a hard budget an admission waits until its hold is on the disk, so it takes what the disk takes.
+"""
 _LEGEND = """\
 Medians of interleaved rounds; (±n %) is half the distance from the lowest to the highest round, shown from 5 % on.
 The process under measurement has one core; load, mock provider (0 ms) and OTLP sink share another. CPU is user + system

@@ -33,19 +33,20 @@ LOW_RATE_PER_S = 20
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how often. Seconds a round; `rounds` of each measure; `starts` of each variant."""
+    """How long and how often. Seconds a round; `rounds` of each measure; `starts` of each variant, and of accounting."""
 
     rounds: int
     starts: int
     loop_s: float
     rate_s: float
     stream_s: float
+    accounting_s: float
     extras: bool
     """Also the gateway's own surface, embeddings, and 8 connections."""
 
 
-FULL = Plan(rounds=5, starts=3, loop_s=3.0, rate_s=5.0, stream_s=4.0, extras=True)
-QUICK = Plan(rounds=2, starts=1, loop_s=1.0, rate_s=1.5, stream_s=1.5, extras=False)
+FULL = Plan(rounds=5, starts=3, loop_s=3.0, rate_s=5.0, stream_s=4.0, accounting_s=2.0, extras=True)
+QUICK = Plan(rounds=2, starts=1, loop_s=1.0, rate_s=1.0, stream_s=1.0, accounting_s=0.4, extras=False)
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -122,6 +123,7 @@ class Rounds:
             await self._closed(item, "", "/v1/chat/completions", payloads.chat_request(), 64, plan.loop_s / 4)
         chat = payloads.chat_request()
         native = payloads.chat_request(native=True)
+        whole = [item for item in self._running if not item.variant.requests_only]
         for number in range(plan.rounds):
             print(f"round {number + 1} of {plan.rounds}", file=sys.stderr)
             for item in self._running:
@@ -129,7 +131,7 @@ class Rounds:
             if plan.extras:
                 for item in self._running:
                     await self._closed(item, "chat_8", "/v1/chat/completions", chat, 8, plan.loop_s)
-                for item in self._running:
+                for item in whole:
                     await self._closed(
                         item, "embeddings_8", "/v1/embeddings", payloads.embeddings_request(), 8, plan.loop_s / 3
                     )
@@ -140,7 +142,7 @@ class Rounds:
                 for item in self._running:
                     await self._closed(item, "bare_64", "/bare", chat, 64, plan.loop_s / 2)
             await self._low_rate(chat)
-            for item in self._running:
+            for item in whole:
                 await self._streams(item)
         return self._figures()
 

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 _CONFIG = """\
 telemetry:
   log_requests: {log}
+budgets: {budgets}
 routes:
   - name: {chat}
     route_type: llm/v1/chat
@@ -43,17 +44,29 @@ class Variant:
     env: dict[str, str] = field(default_factory=dict)
     native_surface: bool = False
     sink: bool = False
+    requests_only: bool = False
+    """No streams and no other surfaces: for what differs in each request alone."""
 
     def filled(self, port: int, metrics_port: int) -> list[str]:
         """The command for given ports."""
         return [part.replace("{port}", str(port)).replace("{metrics_port}", str(metrics_port)) for part in self.command]
 
 
-def write_config(folder: Path, upstream: str, *, telemetry: bool) -> Path:
-    """The gateway's configuration: one chat and one embeddings route to `upstream` (scheme, host and port)."""
-    path = folder / f"bench-{'on' if telemetry else 'off'}.yaml"
-    log = "true" if telemetry else "false"
-    path.write_text(_CONFIG.format(chat=ROUTE, embeddings=EMBEDDINGS_ROUTE, upstream=upstream, log=log))
+def write_config(folder: Path, upstream: str, *, telemetry: bool, budget: str = "") -> Path:
+    """The gateway's configuration: one chat and one embeddings route to `upstream` (scheme, host and port).
+
+    `budget` is soft or hard: one over everything, with room for all.
+    """
+    path = folder / f"bench-{'on' if telemetry else 'off'}{budget}.yaml"
+    path.write_text(
+        _CONFIG.format(
+            chat=ROUTE,
+            embeddings=EMBEDDINGS_ROUTE,
+            upstream=upstream,
+            log="true" if telemetry else "false",
+            budgets=f"[{{name: all, amount_usd: 1000000, enforcement: {budget}}}]" if budget else "[]",
+        )
+    )
     return path
 
 
@@ -63,19 +76,24 @@ def floor(upstream: str, server: str = "uvicorn") -> Variant:
     return Variant(f"no gateway: {server} + aiohttp", command)
 
 
-def gateway(folder: Path, upstream: str, *, telemetry: bool, cwd: Path = ROOT, label: str = "gateway") -> Variant:
+def gateway(
+    folder: Path, upstream: str, *, telemetry: bool, cwd: Path = ROOT, label: str = "gateway", budget: str = ""
+) -> Variant:
     """The gateway of the checkout `cwd`. With telemetry: OTLP spans, metrics and the log line; without: metrics only.
 
-    Its configuration is written to `folder`.
+    Its configuration is written to `folder`, and its ledger beside it. With a `budget`, soft or hard, only requests
+    are measured.
     """
-    config = write_config(folder, upstream, telemetry=telemetry)
+    config = write_config(folder, upstream, telemetry=telemetry, budget=budget)
     command = (
         *(sys.executable, "-m", "gateway", "start", "--config-path", str(config)),
         *("--port", "{port}", "--metrics-port", "{metrics_port}"),
         *("--traces", "otlp" if telemetry else "none"),
     )
     name = f"{label}, all signals" if telemetry else f"{label}, metrics only"
-    return Variant(name, command, cwd=cwd, native_surface=True, sink=telemetry)
+    if budget:
+        name += f", a {budget} budget"
+    return Variant(name, command, cwd=cwd, native_surface=True, sink=telemetry, requests_only=bool(budget))
 
 
 @contextmanager

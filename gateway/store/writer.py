@@ -1,7 +1,7 @@
 """The one thread that writes a ledger, and the queue before it.
 
 Whatever is queued is committed as one group. Work that somebody waits for (a hold, a call) starts a commit at once;
-charges wait a few milliseconds for company. A charge leaves the queue only when its commit has succeeded: a failed
+charges wait up to 20 ms for company. A charge leaves the queue only when its commit has succeeded: a failed
 commit puts it back and is tried again, which is harmless because a charge is written once however often it is told.
 """
 
@@ -16,7 +16,8 @@ from msgspec import Struct
 from gateway.store.spec import Committed, HoldOp, LedgerStore, Op, Refusal, ReleaseOp, SettleOp, StoreError
 from gateway.types.clock import Clock
 
-_LINGER_S = 0.004
+_LINGER_S = 0.02
+"""How long a charge that nobody waits for may wait for company: a commit costs ten times what a charge in it does."""
 _RETRY_S = 0.05
 _MAX_BATCH = 200
 _SWEEP_EVERY_S = 30.0
