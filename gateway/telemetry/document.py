@@ -97,11 +97,11 @@ def _metrics() -> str:
     )
     rows = (
         (f"`{metric.name}`", metric.kind.value, _labels(metric), f"{metric.help}{_notes(metric)}")
-        for metric in names.CATALOGUE
+        for metric in names.EVERY_FAMILY
     )
     buckets = (
         (f"`{metric.name}`", " ".join(map(str, metric.buckets)))
-        for metric in names.CATALOGUE
+        for metric in names.EVERY_FAMILY
         if metric.kind is Kind.HISTOGRAM
     )
     return (
@@ -122,6 +122,8 @@ def _notes(metric: Metric) -> str:
         notes.append("experimental")
     if metric.kind is Kind.GAUGE and metric.across is not names.Across.SUM:
         notes.append(f"{metric.across} of the workers")
+    if metric.semconv is not None:
+        notes.append(f"`semconv: {metric.semconv}`")
     if metric.labels and metric.max_series != names.DEFAULT_MAX_SERIES:
         notes.append(f"up to {metric.max_series} series")
     return f" ({'; '.join(notes)})" if notes else ""

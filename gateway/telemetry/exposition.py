@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 
 from gateway.telemetry.cells import Exemplar
-from gateway.telemetry.names import CATALOGUE, Kind, Metric
+from gateway.telemetry.names import EVERY_FAMILY, Kind, Metric
 from gateway.telemetry.readings import Reading, Series
 
 OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -22,7 +22,7 @@ _PIECE_LINES = 500
 def render(reading: Reading, *, openmetrics: bool) -> Iterator[str]:
     """The families of a reading in the catalogue's order, some hundred lines a piece, without an end mark."""
     lines: list[str] = []
-    for metric in CATALOGUE:
+    for metric in EVERY_FAMILY:
         family = reading.get(metric.name)
         if not family:
             continue

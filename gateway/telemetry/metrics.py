@@ -8,9 +8,12 @@ is counted.
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
+from gateway.config.schema import Semconv
 from gateway.telemetry import names
 from gateway.telemetry.cells import Block, Counter, Gauge, Histogram
-from gateway.telemetry.names import Kind, Metric
+from gateway.telemetry.families import Family
+from gateway.telemetry.gen_ai_metrics import GENERATIONS, GenAiSeries, Generation
+from gateway.telemetry.names import Metric
 from gateway.telemetry.readings import Reading, read
 from gateway.types.errors import Outcome
 from gateway.types.records import OTHER, AttemptKind, AttemptRecord, Basis, Cost, RequestRecord
@@ -22,71 +25,6 @@ RESPONSE_MODELS = 16
 _KEPT_KINDS = 8192
 
 _S = TypeVar("_S")
-
-
-class Family:
-    """One family of the catalogue, with its series found once and capped."""
-
-    def __init__(self, metric: Metric, block: Block, on_overflow: Callable[[str], None]) -> None:
-        self.metric = metric
-        self._block = block
-        self._on_overflow = on_overflow
-        self._series: dict[tuple[str, ...], Counter | Gauge | Histogram] = {}
-        self._overflow: Counter | Gauge | Histogram | None = None
-
-    def counter(self, *values: str) -> Counter:
-        """The counter for these label values, in the catalogue's order."""
-        series = self._find(values)
-        assert isinstance(series, Counter), self.metric.name
-        return series
-
-    def gauge(self, *values: str) -> Gauge:
-        """The gauge for these label values."""
-        series = self._find(values)
-        assert isinstance(series, Gauge), self.metric.name
-        return series
-
-    def histogram(self, *values: str) -> Histogram:
-        """The histogram for these label values."""
-        series = self._find(values)
-        assert isinstance(series, Histogram), self.metric.name
-        return series
-
-    def _find(self, values: tuple[str, ...]) -> Counter | Gauge | Histogram:
-        found = self._series.get(values)
-        if found is not None:
-            return found
-        # An enum's member equals its text; what is kept and read by others is the text.
-        labels = tuple(map(str, values))
-        if len(labels) != len(self.metric.labels):
-            raise ValueError(f"{self.metric.name} has the labels {self.metric.labels}, not {len(labels)} of them")
-        made = self._make(labels) if len(self._series) < self.metric.max_series else None
-        if made is not None:
-            self._series[labels] = made
-            return made
-        self._on_overflow(self.metric.name)
-        # Not kept under `values`: a flood of values must not fill this table either.
-        if self._overflow is None:
-            # Where even the block is full, what is counted here is not shown; the overflow counter tells of it.
-            self._overflow = self._make((OTHER,) * len(labels)) or _cell(self.metric, Block.private(), 0)
-        return self._overflow
-
-    def _make(self, labels: tuple[str, ...]) -> Counter | Gauge | Histogram | None:
-        metric = self.metric
-        width = len(metric.buckets) + 2 if metric.kind is Kind.HISTOGRAM else 1
-        exemplars = max(1, width - 1) if metric.exemplars else 0
-        slot = self._block.define(metric.name, labels, width, exemplars)
-        return None if slot is None else _cell(metric, self._block, slot)
-
-
-def _cell(metric: Metric, block: Block, slot: int) -> Counter | Gauge | Histogram:
-    match metric.kind:
-        case Kind.COUNTER:
-            return Counter(block, slot)
-        case Kind.GAUGE:
-            return Gauge(block, slot)
-        case Kind.HISTOGRAM:
-            return Histogram(block, slot, metric.buckets)
 
 
 class _RequestSeries:
@@ -108,32 +46,24 @@ class _RequestSeries:
 
 
 class _AttemptSeries:
-    """The series that every attempt of one kind feeds. What streams and usage feed is found when first needed."""
+    """The series that every attempt of one kind feeds. What only some of them feed is found when first needed."""
 
     __slots__ = (
-        "_families",
-        "_labels",
-        "_place",
-        "_target",
-        "attempts",
-        "costs",
-        "duration",
-        "first_byte",
-        "first_chunk",
-        "per_chunk",
-        "stream",
-        "tokens",
-        "unpriced",
-        "usage",
+        "_costs", "_families", "_place", "_target", "_tokens", "_unpriced", "attempts", "first_byte", "gen_ai", "stream",
     )  # fmt: skip
 
     def __init__(
-        self, families: Mapping[str, Family], record: RequestRecord, attempt: AttemptRecord, response_model: str
+        self,
+        families: Mapping[str, Family],
+        generations: tuple[Generation, ...],
+        record: RequestRecord,
+        attempt: AttemptRecord,
+        response_model: str,
     ) -> None:
         route, provider, model = record.route, attempt.provider, attempt.request_model
         error_type = attempt.error_type or ""
         self._families = families
-        self._labels = (
+        labels = (
             attempt.operation.gen_ai_name,
             attempt.gen_ai_provider,
             model,
@@ -142,24 +72,17 @@ class _AttemptSeries:
             error_type,
             route,
         )
+        self.gen_ai = tuple(GenAiSeries(generation, families, labels) for generation in generations)
         self._target = (route, provider, model)
         self._place = (route, record.caller.team, provider, model)
         self.attempts = families[names.ATTEMPTS.name].counter(
             route, provider, model, attempt.kind, attempt.outcome, error_type
         )
-        self.duration = families[names.OPERATION_DURATION.name].histogram(*self._labels)
         self.first_byte: Histogram | None = None
-        self.first_chunk: Histogram | None = None
-        self.per_chunk: Histogram | None = None
         self.stream: Histogram | None = None
-        self.unpriced: Counter | None = None
-        self.tokens: dict[tuple[str, UsageSource], Counter] = {}
-        self.usage: dict[str, Histogram] = {}
-        self.costs: dict[Basis, Counter] = {}
-
-    def by_labels(self, metric: Metric) -> Histogram:
-        """A histogram with the GenAI conventions' labels."""
-        return self._families[metric.name].histogram(*self._labels)
+        self._unpriced: Counter | None = None
+        self._tokens: dict[tuple[str, UsageSource], Counter] = {}
+        self._costs: dict[Basis, Counter] = {}
 
     def phase(self, phase: str) -> Histogram:
         """The histogram of one of an attempt's phases."""
@@ -167,31 +90,24 @@ class _AttemptSeries:
 
     def add_tokens(self, kind: str, source: UsageSource, tokens: int) -> None:
         """Count tokens of one kind."""
-        counter = self.tokens.get((kind, source))
+        counter = self._tokens.get((kind, source))
         if counter is None:
             counter = self._families[names.TOKENS.name].counter(*self._place, kind, source)
-            self.tokens[kind, source] = counter
+            self._tokens[kind, source] = counter
         counter.inc(tokens)
-
-    def observe_usage(self, kind: str, tokens: int) -> None:
-        """Observe what the provider itself reported."""
-        histogram = self.usage.get(kind)
-        if histogram is None:
-            histogram = self.usage[kind] = self._families[names.TOKEN_USAGE.name].histogram(*self._labels, kind)
-        histogram.observe(tokens)
 
     def record_cost(self, cost: Cost, usage: Usage | None, trace_id: int) -> None:
         """Count money, or the tokens that have no price."""
         if cost.nano_usd is None:
-            if self.unpriced is None:
+            if self._unpriced is None:
                 _, provider, model = self._target
-                self.unpriced = self._families[names.UNPRICED_TOKENS.name].counter(provider, model)
-            self.unpriced.inc((usage.total_tokens if usage is not None else None) or 0)
+                self._unpriced = self._families[names.UNPRICED_TOKENS.name].counter(provider, model)
+            self._unpriced.inc((usage.total_tokens if usage is not None else None) or 0)
         elif cost.basis is not Basis.NOT_SENT:
-            counter = self.costs.get(cost.basis)
+            counter = self._costs.get(cost.basis)
             if counter is None:
                 counter = self._families[names.COST.name].counter(*self._place, cost.basis)
-                self.costs[cost.basis] = counter
+                self._costs[cost.basis] = counter
             counter.inc(cost.nano_usd / 1e9, trace_id)
 
 
@@ -200,9 +116,10 @@ class Metrics:
 
     name = "metrics"
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Block, semconv: Semconv = Semconv.V1_41) -> None:
         self.block = block
-        self._families = {metric.name: Family(metric, block, self._overflowed) for metric in names.CATALOGUE}
+        self._generations = GENERATIONS[semconv]
+        self._families = {metric.name: Family(metric, block, self._overflowed) for metric in names.EVERY_FAMILY}
         self._in_flight = self._families[names.REQUESTS_IN_FLIGHT.name]
         self._requests: dict[tuple[object, ...], _RequestSeries] = {}
         self._attempts: dict[tuple[object, ...], _AttemptSeries] = {}
@@ -302,21 +219,23 @@ class Metrics:
         )  # fmt: skip
         series = self._attempts.get(kind)
         if series is None:
-            made = _AttemptSeries(self._families, record, attempt, response_model)
+            made = _AttemptSeries(self._families, self._generations, record, attempt, response_model)
             series = _kept(self._attempts, kind, made)
         series.attempts.inc()
-        series.duration.observe(attempt.duration_s, trace_id, now)
+        for gen_ai in series.gen_ai:
+            gen_ai.record(attempt, trace_id, now)
         if attempt.connect_s is not None:
             series.phase("connect").observe(attempt.connect_s)
         if attempt.first_byte_s is not None:
             if series.first_byte is None:
                 series.first_byte = series.phase("first_byte")
             series.first_byte.observe(attempt.first_byte_s)
-        if attempt.first_chunk_s is not None:
-            self._record_stream(series, attempt, attempt.first_chunk_s, trace_id, now)
+        if attempt.first_chunk_s is not None and attempt.last_chunk_s is not None:
+            if series.stream is None:
+                series.stream = series.phase("stream")
+            series.stream.observe(attempt.last_chunk_s - attempt.first_chunk_s)
         usage = attempt.usage
         if usage is not None:
-            source = usage.source
             for name, tokens in (
                 ("input", usage.input_tokens),
                 ("output", usage.output_tokens),
@@ -325,30 +244,9 @@ class Metrics:
                 ("reasoning", usage.reasoning_tokens),
             ):
                 if tokens:
-                    series.add_tokens(name, source, tokens)
-            if source is UsageSource.PROVIDER:
-                if usage.input_tokens:
-                    series.observe_usage("input", usage.input_tokens)
-                if usage.output_tokens:
-                    series.observe_usage("output", usage.output_tokens)
+                    series.add_tokens(name, usage.source, tokens)
         if attempt.cost is not None:
             series.record_cost(attempt.cost, usage, trace_id)
-
-    @staticmethod
-    def _record_stream(
-        series: _AttemptSeries, attempt: AttemptRecord, first_chunk_s: float, trace_id: int, now: float
-    ) -> None:
-        if series.first_chunk is None:
-            series.first_chunk = series.by_labels(names.TIME_TO_FIRST_CHUNK)
-            series.stream = series.phase("stream")
-        series.first_chunk.observe(first_chunk_s, trace_id, now)
-        if series.stream is not None and attempt.last_chunk_s is not None:
-            series.stream.observe(attempt.last_chunk_s - first_chunk_s)
-        per_token_s = attempt.time_per_output_token_s
-        if per_token_s is not None:
-            if series.per_chunk is None:
-                series.per_chunk = series.by_labels(names.TIME_PER_OUTPUT_CHUNK)
-            series.per_chunk.observe(per_token_s)
 
     def _response_model(self, attempt: AttemptRecord) -> str:
         model = attempt.response_model

@@ -10,6 +10,8 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from gateway.config.schema import Semconv
+
 
 class Kind(StrEnum):
     """A Prometheus metric type."""
@@ -48,6 +50,8 @@ class Metric(Struct, frozen=True, kw_only=True):
     buckets: tuple[float, ...] = ()
     stability: Stability = Stability.STABLE
     across: Across = Across.SUM
+    semconv: Semconv | None = None
+    """The one generation of the GenAI conventions that has this family; None for the gateway's own."""
     exemplars: bool = False
     """Whether samples carry the trace id of a request that they count (OpenMetrics only)."""
     max_series: int = DEFAULT_MAX_SERIES
@@ -122,6 +126,7 @@ ATTEMPT_PHASE = Metric(
 )
 OPERATION_DURATION = Metric(
     name="gen_ai_client_operation_duration_seconds",
+    semconv=Semconv.V1_41,
     kind=Kind.HISTOGRAM,
     unit="seconds",
     help="Duration of one attempt at a provider, streams to their last chunk.",
@@ -131,6 +136,7 @@ OPERATION_DURATION = Metric(
 )
 TIME_TO_FIRST_CHUNK = Metric(
     name="gen_ai_client_operation_time_to_first_chunk_seconds",
+    semconv=Semconv.V1_41,
     kind=Kind.HISTOGRAM,
     unit="seconds",
     help="From the start of a streamed attempt to its first chunk.",
@@ -140,6 +146,7 @@ TIME_TO_FIRST_CHUNK = Metric(
 )
 TIME_PER_OUTPUT_CHUNK = Metric(
     name="gen_ai_client_operation_time_per_output_chunk_seconds",
+    semconv=Semconv.V1_41,
     kind=Kind.HISTOGRAM,
     unit="seconds",
     help="Mean time between output tokens of a stream: (last chunk - first chunk) / (output tokens - 1).",
@@ -148,6 +155,7 @@ TIME_PER_OUTPUT_CHUNK = Metric(
 )
 TOKEN_USAGE = Metric(
     name="gen_ai_client_token_usage",
+    semconv=Semconv.V1_41,
     kind=Kind.HISTOGRAM,
     unit="tokens",
     help="Tokens of one attempt by type; for percentiles, use gateway_tokens_total for sums.",
@@ -353,5 +361,75 @@ CONFIG_RELOAD_TIMESTAMP = Metric(
     across=Across.MIN,
 )
 
-CATALOGUE: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
-"""Every family, in the order of this file."""
+
+def _inference_tokens(name: str, meaning: str, *, counter: bool) -> Metric:
+    return Metric(
+        name=f"gen_ai_client_inference_{name}",
+        semconv=Semconv.LATEST,
+        kind=Kind.COUNTER if counter else Kind.HISTOGRAM,
+        unit="tokens",
+        help=meaning,
+        labels=_GEN_AI_LABELS,
+        buckets=() if counter else TOKEN_BUCKETS,
+        stability=Stability.EXPERIMENTAL,
+    )
+
+
+INFERENCE_DURATION = Metric(
+    name="gen_ai_client_inference_duration_seconds",
+    semconv=Semconv.LATEST,
+    kind=Kind.HISTOGRAM,
+    unit="seconds",
+    help="Duration of one attempt at a provider, streams to their last chunk.",
+    labels=_GEN_AI_LABELS,
+    buckets=DURATION_BUCKETS_S,
+    stability=Stability.EXPERIMENTAL,
+    exemplars=True,
+)
+INFERENCE_TIME_TO_FIRST_CHUNK = Metric(
+    name="gen_ai_client_inference_time_to_first_chunk_seconds",
+    semconv=Semconv.LATEST,
+    kind=Kind.HISTOGRAM,
+    unit="seconds",
+    help="From the start of a streamed attempt to its first chunk.",
+    labels=_GEN_AI_LABELS,
+    buckets=FIRST_CHUNK_BUCKETS_S,
+    stability=Stability.EXPERIMENTAL,
+    exemplars=True,
+)
+INFERENCE_TIME_PER_OUTPUT_CHUNK = Metric(
+    name="gen_ai_client_inference_time_per_output_chunk_seconds",
+    semconv=Semconv.LATEST,
+    kind=Kind.HISTOGRAM,
+    unit="seconds",
+    help="Mean time between output tokens of a stream: (last chunk - first chunk) / (output tokens - 1).",
+    labels=_GEN_AI_LABELS,
+    buckets=CHUNK_BUCKETS_S,
+    stability=Stability.EXPERIMENTAL,
+)
+INFERENCE_INPUT_TOKENS = _inference_tokens(
+    "operation_input_tokens", "Input tokens of one attempt, for percentiles.", counter=False
+)
+INFERENCE_OUTPUT_TOKENS = _inference_tokens(
+    "operation_output_tokens", "Output tokens of one attempt, for percentiles.", counter=False
+)
+INFERENCE_USAGE_INPUT = _inference_tokens(
+    "usage_input_tokens_total", "Input tokens, cached ones included.", counter=True
+)
+INFERENCE_USAGE_OUTPUT = _inference_tokens(
+    "usage_output_tokens_total", "Output tokens, reasoning included.", counter=True
+)
+INFERENCE_USAGE_CACHE_READ = _inference_tokens(
+    "usage_cache_read_input_tokens_total", "Input tokens read from a provider's cache.", counter=True
+)
+INFERENCE_USAGE_CACHE_WRITE = _inference_tokens(
+    "usage_cache_write_input_tokens_total", "Input tokens written to a provider's cache.", counter=True
+)
+INFERENCE_USAGE_REASONING = _inference_tokens(
+    "usage_reasoning_output_tokens_total", "Output tokens spent on reasoning.", counter=True
+)
+
+EVERY_FAMILY: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+"""All families, in the order of this file."""
+CATALOGUE: tuple[Metric, ...] = tuple(metric for metric in EVERY_FAMILY if metric.semconv is not Semconv.LATEST)
+"""The families of the default conventions, which dashboards and rules are made of."""

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from msgspec import Struct
 
 from gateway.telemetry.cells import EXEMPLAR_SLOTS, Block, Exemplar
-from gateway.telemetry.names import CATALOGUE, Across, Kind, Metric
+from gateway.telemetry.names import EVERY_FAMILY, Across, Kind, Metric
 
-BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in CATALOGUE}
+BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in EVERY_FAMILY}
 
 
 class Series(Struct):

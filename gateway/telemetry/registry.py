@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar as PrometheusExemplar
 
 from gateway.telemetry.cells import Exemplar
-from gateway.telemetry.names import CATALOGUE, Kind, Metric
+from gateway.telemetry.names import EVERY_FAMILY, Kind, Metric
 from gateway.telemetry.readings import Reading, Series
 
 
@@ -22,7 +22,7 @@ class CatalogueCollector(Collector):
     def collect(self) -> Iterator[PrometheusFamily]:
         """The families that have series."""
         reading = self._read()
-        for metric in CATALOGUE:
+        for metric in EVERY_FAMILY:
             found = reading.get(metric.name)
             if not found:
                 continue

@@ -99,7 +99,7 @@ class Telemetry:
         environment: Mapping[str, str] = os.environ,
     ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        self.metrics = Metrics(block or Block.private())
+        self.metrics = Metrics(block or Block.private(), file.semconv)
         self.metrics.gauge(names.BUILD_INFO, __version__, platform.python_version()).set(1)
         self._provider = TracerProvider(resource=service_resource(file), shutdown_on_exit=False)
         self._export = export

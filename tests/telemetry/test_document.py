@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.telemetry import document
-from gateway.telemetry.names import CATALOGUE
+from gateway.telemetry.names import EVERY_FAMILY
 from gateway.types.errors import ErrorType
 
 PAGE = Path(__file__).parents[2] / document.PATH
@@ -21,7 +21,7 @@ def test_the_page_is_up_to_date() -> None:
 def test_every_name_stands_in_the_page() -> None:
     """Each family with its meaning, and each error type, can be looked up."""
     text = document.document()
-    assert [metric.name for metric in CATALOGUE if f"`{metric.name}` | {metric.kind} |" not in text] == []
+    assert [metric.name for metric in EVERY_FAMILY if f"`{metric.name}` | {metric.kind} |" not in text] == []
     assert [error_type for error_type in ErrorType if f"| `{error_type}` | {error_type.outcome} |" not in text] == []
 
 
@@ -37,7 +37,7 @@ def test_a_stale_page_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_families_are_named_by_the_rules() -> None:
     """Counters end in _total, names carry their unit last, help is a sentence, and no bound is an integer."""
-    for metric in CATALOGUE:
+    for metric in EVERY_FAMILY:
         assert (metric.kind == "counter") == metric.name.endswith("_total"), metric.name
         assert metric.help.endswith("."), metric.name
         assert bool(metric.buckets) == (metric.kind == "histogram"), metric.name

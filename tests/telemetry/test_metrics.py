@@ -7,6 +7,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from prometheus_client.samples import Sample
 
+from gateway.config.schema import Semconv
 from gateway.telemetry import names
 from gateway.telemetry.cells import Block
 from gateway.telemetry.listener import Exposition
@@ -216,3 +217,29 @@ def test_wrong_labels_are_refused(metrics: Metrics) -> None:
     """A caller that forgets a label is told so instead of shifting the others."""
     with pytest.raises(ValueError, match="gateway_sink_errors_total"):
         metrics.counter(names.SINK_ERRORS)
+
+
+def test_the_latest_conventions_have_their_own_families() -> None:
+    """`semconv` chooses which generation's families are fed, or both, with the same values."""
+    samples = {}
+    for semconv in Semconv:
+        metrics = Metrics(Block.private(), semconv)
+        metrics.record(facts.request(facts.streamed(), stream=True))
+        samples[semconv] = {s.name: s.value for s in scrape(metrics) if s.name.endswith(("_count", "_sum", "_total"))}
+    old = {name for name in samples[Semconv.V1_41] if name.startswith("gen_ai_")}
+    new = {name for name in samples[Semconv.LATEST] if name.startswith("gen_ai_")}
+    assert old
+    assert not old & new
+    assert {name for name in samples[Semconv.BOTH] if name.startswith("gen_ai_")} == old | new
+    latest = {name.removeprefix("gen_ai_client_inference_"): samples[Semconv.LATEST][name] for name in new}
+    assert latest == {
+        "duration_seconds_count": 1, "duration_seconds_sum": 0.5,
+        "time_to_first_chunk_seconds_count": 1, "time_to_first_chunk_seconds_sum": 0.3,
+        "time_per_output_chunk_seconds_count": 1, "time_per_output_chunk_seconds_sum": pytest.approx(0.01),
+        "operation_input_tokens_count": 1, "operation_input_tokens_sum": 100,
+        "operation_output_tokens_count": 1, "operation_output_tokens_sum": 21,
+        "usage_input_tokens_total": 100, "usage_output_tokens_total": 21,
+        "usage_cache_read_input_tokens_total": 40, "usage_reasoning_output_tokens_total": 5,
+    }  # fmt: skip
+    own = {name: value for name, value in samples[Semconv.BOTH].items() if name.startswith("gateway_")}
+    assert own == {name: value for name, value in samples[Semconv.V1_41].items() if name.startswith("gateway_")}
