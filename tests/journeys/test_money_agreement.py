@@ -3,7 +3,6 @@
 What it must be is computed by genai-prices itself, from the usage that the vendor reported, cached parts included.
 """
 
-import gzip
 import json
 import os
 from collections.abc import AsyncIterator, Mapping
@@ -20,10 +19,10 @@ import openai
 import pytest
 from google import genai
 from google.genai import types
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from gateway.telemetry import names
 from gateway.telemetry.setup import TraceExport
+from tests.collector import Collector, attributes_of, running_collector
 from tests.conftest import StartGateway
 from tests.journeys.books import (
     MODELS,
@@ -39,7 +38,7 @@ from tests.journeys.books import (
 )
 from tests.journeys.streaming_apis import STREAMING, TEXTS
 from tests.openai_replies import SSE_DONE, openai_chat, openai_embeddings, openai_usage, sse
-from tests.replies import BytesReply, Reply, StreamReply, json_reply
+from tests.replies import Reply, StreamReply, json_reply
 from tests.running_gateway import RunningGateway, running_gateway
 from tests.upstream import ScriptedUpstream
 
@@ -198,16 +197,11 @@ def cases() -> list[Case]:
     ]  # fmt: skip
 
 
-def spans_in(collector: ScriptedUpstream) -> dict[str, list[dict[str, Any]]]:
+def spans_in(collector: Collector) -> dict[str, list[dict[str, Any]]]:
     """The attributes of all spans that a collector got, by trace id."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for request in collector.requests:
-        body = gzip.decompress(request.body) if request.header("content-encoding") == "gzip" else request.body
-        for of_resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-            for scope in of_resource.scope_spans:
-                for span in scope.spans:
-                    told = {item.key: getattr(item.value, item.value.WhichOneof("value")) for item in span.attributes}
-                    found.setdefault(span.trace_id.hex(), []).append(told)
+    for span in collector.spans:
+        found.setdefault(span.trace_id.hex(), []).append(attributes_of(span))
     return found
 
 
@@ -218,8 +212,7 @@ async def test_all_signals_tell_one_cost(
     log = os.open(tmp_path / "requests.log", os.O_WRONLY | os.O_CREAT)
     all_cases = cases()
     told: list[int] = []
-    async with ScriptedUpstream() as collector:
-        collector.always(lambda _: BytesReply(b"", content_type="application/x-protobuf"))
+    with running_collector() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         config = configuration(upstream.url, budgets=[budget(50)])
