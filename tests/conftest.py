@@ -1,5 +1,6 @@
 """Fixtures for any test. They are started once a run and only if a test asks for them."""
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 
@@ -8,6 +9,10 @@ import pytest
 from tests import local_model_process
 from tests.running_gateway import RunningGateway, running_gateway
 from tests.upstream import ScriptedUpstream
+
+# opentelemetry-instrumentation-httpx reads this once a process: apps that use gateway.client choose for themselves, the
+# gateway always takes the stable conventions, and here both live in one process.
+os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
 
 
 @pytest.fixture(scope="session")
