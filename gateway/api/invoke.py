@@ -151,7 +151,7 @@ def _find(
     route = routes.get(name)
     if route is None:
         raise surface.unknown_route(name)
-    observation.routed(name, route.route.route_type.value)
+    observation.routed(name, route.route.route_type.value, route.route.content)
     delivery.routed(route)
     return route
 

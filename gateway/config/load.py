@@ -157,6 +157,7 @@ class _Loading:
             original_shape=original_shape,
             limits=_limits(file),
             retries=file.retries,
+            content=file.content,
         )
 
     def _route_type(self, file: RouteFile, path: str, *, original_shape: bool) -> RouteType:

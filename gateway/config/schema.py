@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import UNSET, Struct, UnsetType
 
 from gateway.config.money import AdminFile, BudgetFile, KeyFile, LedgerFile, PriceFile
-from gateway.types.route import Timeouts
+from gateway.types.route import ContentCapture, Timeouts
 from gateway.types.secret import Secret
 
 
@@ -38,8 +38,17 @@ class TelemetryFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     trust_inbound_trace: bool = False
     """Continue the trace of callers who send a traceparent; otherwise theirs is linked."""
     log_requests: bool = True
+    redact: tuple[str, ...] = ()
+    """Regular expressions of what captured content must not keep, beside what looks like a credential."""
+    content_hook: str | None = None
+    """`package.module:function` that gets the content of routes that capture `to: hook`."""
 
     def __post_init__(self) -> None:
+        for pattern in self.redact:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"redact has '{pattern}', which is no regular expression: {error}") from None
         if self.http_spans is True:
             raise ValueError(f"http_spans is true; use one of {', '.join(HttpSpans)}")
 
@@ -144,6 +153,7 @@ class RouteFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     retries: int = 0
     timeouts: Timeouts | None = None
     limit: LimitFile | list[LimitFile] | None = None
+    content: ContentCapture = ContentCapture()
 
 
 class ConfigFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -83,6 +83,7 @@ class Attempts:
             stream=request.stream,
             parameters=request_parameters(request) if observation.trace.sampled else NO_PARAMETERS,
         ) as attempt:
+            attempt.asks(request)
             trial = _Trial(observation, attempt, bound, codec, request, delivery)
             try:
                 exchange = trial.run(self._upstream, wire, instrumented=self._instrumented)
@@ -231,6 +232,8 @@ class _Trial:
         attempt.response_id = reply.response_id
         attempt.finish_reasons = reply.finish_reasons
         attempt.output_chars = reply.output_chars
+        if attempt.pieces is not None:
+            attempt.reply = reply.body
         return reply
 
     async def _relay(self, exchange: Exchange) -> None:
@@ -248,6 +251,8 @@ class _Trial:
                 pieces = [piece for event in decoder.feed(data) if (piece := translator.feed(event))]
                 if pieces:
                     attempt.chunk(came)
+                    if attempt.pieces is not None:
+                        attempt.pieces += pieces
                     sending = monotonic()
                     await self._pass_on(pieces[0] if len(pieces) == 1 else b"".join(pieces))
                     waiting = monotonic()

@@ -13,7 +13,8 @@ from msgspec import Struct
 from opentelemetry.util.types import AttributeValue
 
 from gateway.config.schema import Semconv
-from gateway.types.records import AttemptRecord, HttpExchange, RequestRecord
+from gateway.types.records import AttemptRecord, Content, HttpExchange, RequestRecord
+from gateway.types.route import CaptureTo
 from gateway.types.usage import Usage
 
 
@@ -96,6 +97,18 @@ def _cost_basis(cost: Any) -> str:
     return basis
 
 
+def _input_messages(content: Content) -> str | None:
+    return content.input_messages if content.to is CaptureTo.SPAN else None
+
+
+def _output_messages(content: Content) -> str | None:
+    return content.output_messages if content.to is CaptureTo.SPAN else None
+
+
+def _content_cut(content: Content) -> bool | None:
+    return True if content.cut and content.to is CaptureTo.SPAN else None
+
+
 def _list(value: tuple[str, ...]) -> tuple[str, ...] | None:
     return value or None
 
@@ -175,7 +188,7 @@ ATTEMPT: tuple[Attribute, ...] = (
               help="Why each choice ended.", convert=_list),
     _s("error.type", "attempt.error_type", "Why the attempt failed: the closed list below.", convert=_text),
     Attribute(name="gen_ai.request.stop_sequences", type=AttributeType.STRINGS, source="attempt.parameters.stop",
-              help="As the caller asked.", convert=_list, varies=Varies.ALWAYS),
+              help="As the caller asked; only where the route captures content.", convert=_list, varies=Varies.ALWAYS),
     _s("gateway.cost.basis", "attempt.cost", "How sure the cost is.", convert=_cost_basis, **_EACH),
     _s("gen_ai.response.id", "attempt.response_id", "The provider's id of the reply.", **_EACH),
     _d("gateway.connect_s", "attempt.connect_s", "Seconds to connect (name, TCP, TLS); absent on an open connection.",
@@ -193,6 +206,11 @@ ATTEMPT: tuple[Attribute, ...] = (
        only=Semconv.LATEST, **_EACH),
     _i("gen_ai.usage.audio.output_tokens", "usage.output_audio_tokens", "Of the output: audio.",
        only=Semconv.LATEST, **_EACH),
+    _s("gen_ai.input.messages", "attempt.content", "What was asked, as JSON; only where the route captures `to: span`.",
+       convert=_input_messages, **_EACH),
+    _s("gen_ai.output.messages", "attempt.content", "What was answered, likewise.", convert=_output_messages, **_EACH),
+    _b("gateway.content.cut", "attempt.content", "True where captured content was cut for its size.",
+       convert=_content_cut, **_EACH),
     _d("gateway.cost.usd", "cost_nano_usd", "Cost in US dollars; absent where no price is known.",
        convert=_usd, **_EACH),
     _i("gateway.cost.nano_usd", "cost_nano_usd", "The same as an integer.", **_EACH),

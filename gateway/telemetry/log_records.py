@@ -1,9 +1,10 @@
 """The request log by OTLP: the same fields as the JSON line, as a log record that stands in the request's trace."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from msgspec import structs
 from opentelemetry._logs import LogRecord, SeverityNumber
+from opentelemetry.context import Context
 from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
 from opentelemetry.sdk.resources import Resource
@@ -13,8 +14,10 @@ from gateway.telemetry.logs import RequestLine, line_of
 from gateway.telemetry.queue import BackgroundQueue
 from gateway.telemetry.spans import SCOPE
 from gateway.types.records import RequestRecord
+from gateway.types.route import CaptureTo
 
 _SEVERITIES = {"INFO": SeverityNumber.INFO, "ERROR": SeverityNumber.ERROR}
+CONTENT_EVENT = "gen_ai.client.inference.operation.details"
 _ELSEWHERE = frozenset({"time", "level", "message", "trace_id", "span_id"})
 
 
@@ -22,14 +25,11 @@ def log_record(record: RequestRecord, resource: Resource) -> ReadableLogRecord:
     """One request as a log record."""
     fields: RequestLine = line_of(record)
     trace = record.trace
-    span = NonRecordingSpan(
-        SpanContext(trace.trace_id, trace.span_id, is_remote=False, trace_flags=TraceFlags(int(trace.sampled)))
-    )
     return ReadableLogRecord(
         LogRecord(
             timestamp=record.end_ns,
             observed_timestamp=record.end_ns,
-            context=set_span_in_context(span),
+            context=_within(trace.trace_id, trace.span_id, sampled=trace.sampled),
             severity_text=fields.level,
             severity_number=_SEVERITIES[fields.level],
             body=fields.message,
@@ -42,6 +42,43 @@ def log_record(record: RequestRecord, resource: Resource) -> ReadableLogRecord:
         resource,
         SCOPE,
     )
+
+
+def content_events(record: RequestRecord, resource: Resource) -> Iterator[ReadableLogRecord]:
+    """The content of attempts on routes that capture `to: event`, as the conventions' event in the attempt's span."""
+    trace = record.trace
+    for attempt in record.attempts:
+        content = attempt.content
+        if content is None or content.to is not CaptureTo.EVENT:
+            continue
+        told = {
+            "gen_ai.operation.name": attempt.operation.gen_ai_name,
+            "gen_ai.provider.name": attempt.gen_ai_provider,
+            "gen_ai.request.model": attempt.request_model,
+            "gen_ai.response.model": attempt.response_model,
+            "gen_ai.response.id": attempt.response_id,
+            "gen_ai.input.messages": content.input_messages,
+            "gen_ai.output.messages": content.output_messages,
+            "gateway.route": record.route,
+            "gateway.content.cut": content.cut or None,
+        }
+        yield ReadableLogRecord(
+            LogRecord(
+                timestamp=attempt.end_ns,
+                observed_timestamp=attempt.end_ns,
+                context=_within(trace.trace_id, attempt.span_id, sampled=trace.sampled),
+                severity_number=SeverityNumber.INFO,
+                event_name=CONTENT_EVENT,
+                attributes={name: value for name, value in told.items() if value is not None},
+            ),
+            resource,
+            SCOPE,
+        )
+
+
+def _within(trace_id: int, span_id: int, *, sampled: bool) -> Context:
+    context = SpanContext(trace_id, span_id, is_remote=False, trace_flags=TraceFlags(int(sampled)))
+    return set_span_in_context(NonRecordingSpan(context))
 
 
 class LogRecordSink:
@@ -62,6 +99,7 @@ class LogRecordSink:
 
     def _export(self, records: Sequence[RequestRecord]) -> bool:
         batch = [log_record(record, self._resource) for record in records]
+        batch += (event for record in records for event in content_events(record, self._resource))
         return self._exporter.export(batch) is LogRecordExportResult.SUCCESS
 
     def close(self, timeout_s: float) -> None:

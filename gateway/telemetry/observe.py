@@ -11,8 +11,13 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Protocol
 
+from msgspec import structs
+
+from gateway.telemetry.content import ContentMaker
+from gateway.telemetry.redact import Redactor, public_url
 from gateway.types.clock import Clock, Rng
 from gateway.types.errors import ErrorType, GatewayError, Outcome, UpstreamError
+from gateway.types.model_io import ModelRequest
 from gateway.types.records import (
     ANONYMOUS,
     NO_PARAMETERS,
@@ -20,6 +25,7 @@ from gateway.types.records import (
     AttemptKind,
     AttemptRecord,
     Caller,
+    Content,
     Cost,
     HttpExchange,
     Phases,
@@ -27,7 +33,7 @@ from gateway.types.records import (
     RequestRecord,
     TraceContext,
 )
-from gateway.types.route import Operation
+from gateway.types.route import CaptureTo, ContentCapture, Operation
 from gateway.types.usage import Usage
 
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
@@ -75,12 +81,15 @@ class Observer:
         on_sink_error: Callable[[str], None],
         trust_inbound_trace: bool = False,
         http_spans: bool = True,
+        redactor: Redactor | None = None,
     ) -> None:
         self.sinks = tuple(sinks)
         self.clock = clock
         self.rng = rng
         self.in_flight = in_flight
         self.http_spans = http_spans
+        self.redactor = redactor or Redactor()
+        self._contents = ContentMaker(self.redactor)
         self._sample = sample
         self._on_sink_error = on_sink_error
         self._trust_inbound_trace = trust_inbound_trace
@@ -121,6 +130,16 @@ class Observer:
             link_span_id=their_span or None,
         )
 
+    def content(
+        self, capture: ContentCapture, request: ModelRequest, reply: bytes | Sequence[bytes] | None
+    ) -> Content | None:
+        """The content of an attempt, redacted; None when it cannot be made."""
+        try:
+            return self._contents.make(capture, request, reply)
+        except Exception:  # noqa: BLE001 - whatever a body holds, the request has been served
+            self._on_sink_error("content")
+            return None
+
     def publish(self, record: RequestRecord) -> None:
         """Hand a record to every sink."""
         for sink in self.sinks:
@@ -135,7 +154,7 @@ class RequestObservation:
 
     __slots__ = (
         "_address", "_attempts", "_begun", "_method", "_observer", "_path_template", "_route", "_scheme", "_server",
-        "_start", "_start_ns", "_user_agent", "admit_s", "caller", "caller_s", "encode_s", "error_type", "request_id",
+        "_start", "_start_ns", "_user_agent", "admit_s", "caller", "caller_s", "capture", "encode_s", "error_type", "request_id",
         "route_type", "settle_s", "status_code", "stream", "trace", "upstream_s",
     )  # fmt: skip
 
@@ -168,6 +187,7 @@ class RequestObservation:
         self.stream = False
         self.error_type: ErrorType | None = None
         self.status_code = 0
+        self.capture: ContentCapture | None = None
         self.admit_s = self.encode_s = self.upstream_s = self.settle_s = self.caller_s = 0.0
 
     def __enter__(self) -> "RequestObservation":
@@ -206,10 +226,13 @@ class RequestObservation:
         """Seconds since the request began."""
         return self._observer.clock.monotonic() - self._start
 
-    def routed(self, route: str, route_type: str) -> None:
-        """The request is for this configured route."""
+    def routed(self, route: str, route_type: str, content: ContentCapture | None = None) -> None:
+        """The request is for this configured route, which may ask for its content to be kept."""
         self._route = route
         self.route_type = route_type
+        # The content of a span that is not kept need not be made.
+        if content is not None and (content.to is not CaptureTo.SPAN or self.trace.sampled):
+            self.capture = content if content.to is not CaptureTo.NONE else None
         self._observer.in_flight.enter(route)
 
     def admitted(self) -> None:
@@ -259,7 +282,7 @@ class RequestObservation:
             attempts=tuple(self._attempts),
             error_type=error_type,
             stream=self.stream,
-            user_agent=self._user_agent,
+            user_agent=observer.redactor.user_agent(self._user_agent),
             client_address=self._address,
         )
         if self._route is not None:
@@ -271,10 +294,10 @@ class AttemptObservation:
     """One upstream try while it runs. The caller of `observe_attempt` fills in what it learns."""
 
     __slots__ = (
-        "_gen_ai_provider", "_http_end_ns", "_http_method", "_http_span_id", "_http_start_ns", "_http_url", "_kind",
+        "_asked", "_gen_ai_provider", "_http_end_ns", "_http_method", "_http_span_id", "_http_start_ns", "_http_url", "_kind",
         "_number", "_observer", "_operation", "_parameters", "_provider", "_request", "_request_model",
         "_server_address", "_server_port", "_start", "_stream", "chunks", "connect_s", "cost", "error_type",
-        "finish_reasons", "first_byte_s", "first_chunk_s", "last_chunk_s", "output_chars", "record", "response_id",
+        "finish_reasons", "first_byte_s", "first_chunk_s", "last_chunk_s", "output_chars", "pieces", "record", "reply", "response_id",
         "response_model", "span_id", "start_ns", "status_code", "usage",
     )  # fmt: skip
 
@@ -306,6 +329,11 @@ class AttemptObservation:
         self._server_port = server_port
         self._stream = stream
         self._parameters = parameters
+        self._asked: ModelRequest | None = None
+        self.reply: bytes | None = None
+        """The canonical body of a whole reply; kept only where `pieces` is not None."""
+        self.pieces: list[bytes] | None = None
+        """The canonical events of a stream; None where no content is captured."""
         self.span_id = observer.rng.getrandbits(64) or 1
         self.error_type: ErrorType | None = None
         self.status_code: int | None = None
@@ -338,6 +366,26 @@ class AttemptObservation:
             self.error_type = ErrorType.INTERNAL
         self._finish()
 
+    def asks(self, request: ModelRequest) -> None:
+        """What is sent, in canonical form; its content is kept if the route says so."""
+        capture = self._request.capture
+        if capture is not None:
+            self._asked = request
+            self.pieces = []
+        stop = self._parameters.stop
+        if stop is not None:
+            # It is content as well: what the caller wrote.
+            kept = capture is not None and capture.to is CaptureTo.SPAN
+            told = tuple(map(self._observer.redactor.text, stop)) if kept else None
+            self._parameters = structs.replace(self._parameters, stop=told)
+
+    def _content(self) -> Content | None:
+        capture = self._request.capture
+        if self._asked is None or capture is None:
+            return None
+        reply = self.reply if self.reply is not None else self.pieces or None
+        return self._observer.content(capture, self._asked, reply)
+
     def failed(self, error: GatewayError) -> None:
         """The attempt ends with this error."""
         self.error_type = error.error_type
@@ -356,9 +404,9 @@ class AttemptObservation:
         return f"00-{trace.trace_id_hex}-{self.span_id:016x}-{int(trace.sampled):02x}"
 
     def sending(self, method: str, url: str) -> None:
-        """The HTTP exchange begins. `url` must not hold a credential."""
+        """The HTTP exchange begins."""
         self._http_method = method
-        self._http_url = url
+        self._http_url = public_url(url)
         self._http_span_id = self._observer.rng.getrandbits(64) or 1
         self._http_start_ns = self.start_ns + int((self._observer.clock.monotonic() - self._start) * 1e9)
 
@@ -427,5 +475,6 @@ class AttemptObservation:
             chunks=self.chunks,
             output_chars=self.output_chars,
             http=self._http_exchange(),
+            content=self._content() if self._asked is not None else None,
         )
         self._request.add(self.record)

@@ -40,6 +40,7 @@ from gateway.telemetry.observe import Observer, Sink
 from gateway.telemetry.otlp import DirectOTLPSpanExporter
 from gateway.telemetry.queue import EXPORT_FAILED
 from gateway.telemetry.readings import Reading
+from gateway.telemetry.redact import Redactor
 from gateway.telemetry.registry import CatalogueCollector, process_registry
 from gateway.telemetry.spans import InstrumentedSpans, RecordExporter, SdkExporter, SpanMaker, SpanSink
 from gateway.types.clock import Clock, Rng
@@ -84,7 +85,7 @@ class Telemetry:
         block: where the metrics are counted; a worker gets one that its supervisor reads, and pushes.
         environment: the OTEL_* variables that the SDK does not read itself.
 
-    Raises VariableError when a variable asks for what cannot be.
+    Raises VariableError when a variable asks for what cannot be, ConfigError for a hook that cannot be imported.
     """
 
     def __init__(
@@ -122,6 +123,8 @@ class Telemetry:
             self.metrics.watch(self.metrics.gauge(names.QUEUE_SIZE, "log"), log.queue.__len__)
         if wants_otlp(Signal.LOGS, environment):
             sinks.append(self._log_records())
+        if file.content_hook is not None:
+            sinks.append(self._content_hook(file.content_hook))
         if block is None:
             push = start_push(file, environment, self.metrics.read, lambda: self._export_failed(Signal.METRICS))
             if push is not None:
@@ -138,7 +141,16 @@ class Telemetry:
             on_sink_error=lambda sink: self.metrics.counter(names.SINK_ERRORS, sink).inc(),
             trust_inbound_trace=file.trust_inbound_trace,
             http_spans=file.http_span_maker is HttpSpans.LIGHT,
+            redactor=Redactor(file.redact),
         )
+
+    def _content_hook(self, name: str) -> Sink:
+        from gateway.telemetry.content_hook import ContentHookSink, load_hook
+
+        errors = self.metrics.counter(names.SINK_ERRORS, ContentHookSink.name)
+        sink = ContentHookSink(load_hook(name), errors.inc, errors.inc)
+        self._parts.append(sink)
+        return sink
 
     def _record_exporter(self, semconv: Semconv) -> RecordExporter | None:
         maker = SpanMaker(self._provider.resource, semconv)

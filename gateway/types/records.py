@@ -5,7 +5,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from gateway.types.errors import ErrorType, Outcome
-from gateway.types.route import Operation
+from gateway.types.route import CaptureTo, Operation
 from gateway.types.usage import Usage
 
 
@@ -82,6 +82,16 @@ class RequestParameters(Struct, frozen=True, kw_only=True):
 NO_PARAMETERS = RequestParameters()
 
 
+class Content(Struct, frozen=True, kw_only=True):
+    """What was asked and answered, for routes that capture it: JSON texts in the GenAI conventions' form, redacted."""
+
+    to: CaptureTo
+    input_messages: str | None = None
+    output_messages: str | None = None
+    cut: bool = False
+    """Whether something is missing, for its size."""
+
+
 class AttemptRecord(Struct, frozen=True, kw_only=True):
     """One upstream try inside a request. Durations are seconds; `start_ns`, `end_ns` nanoseconds since the epoch."""
 
@@ -119,6 +129,7 @@ class AttemptRecord(Struct, frozen=True, kw_only=True):
     chunks: int = 0
     output_chars: int = 0
     http: HttpExchange | None = None
+    content: Content | None = None
 
     @property
     def time_per_output_token_s(self) -> float | None:

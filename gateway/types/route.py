@@ -93,6 +93,26 @@ class Limit(Struct, frozen=True, kw_only=True):
         return f"{self.calls} per {number or 1} {unit.removesuffix('s')}"
 
 
+class CaptureTo(StrEnum):
+    """Where the prompts and replies of a route go."""
+
+    NONE = "none"
+    SPAN = "span"
+    EVENT = "event"
+    HOOK = "hook"
+
+
+class ContentCapture(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whether a route's prompts and replies are kept, and how much of them; texts over `max_bytes` in all are cut."""
+
+    to: CaptureTo = CaptureTo.NONE
+    max_bytes: int = 16_384
+
+    def __post_init__(self) -> None:
+        if self.max_bytes < 1:
+            raise ValueError(f"max_bytes is {self.max_bytes}; it must be at least 1")
+
+
 class Target(Struct, frozen=True, kw_only=True):
     """One (provider, model, weight) inside a route. `config` is the provider's own Struct, secrets resolved."""
 
@@ -119,6 +139,7 @@ class Route(Struct, frozen=True, kw_only=True):
     limits: tuple[Limit, ...] = ()
     retries: int = 0
     """How many more attempts a request may make after the first, over all targets of a tier."""
+    content: ContentCapture = ContentCapture()
 
     @property
     def model(self) -> str:

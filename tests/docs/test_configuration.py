@@ -20,12 +20,13 @@ from gateway.config.schema import (
     TelemetryFile,
 )
 from gateway.providers.registry import find_provider
-from gateway.types.route import Timeouts
+from gateway.types.route import ContentCapture, Timeouts
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 SECTIONS: dict[str, type[Struct]] = {
     "The file": ConfigFile,
     "A route": RouteFile,
+    "Content": ContentCapture,
     "A model": ModelFile,
     "A target": TargetFile,
     "Timeouts": Timeouts,

@@ -28,7 +28,8 @@ from gateway.config.schema import Semconv
 from gateway.telemetry import attributes
 from gateway.telemetry.spans import SCOPE, SpanMaker, span_count
 from gateway.types.errors import ErrorType
-from gateway.types.records import NO_PARAMETERS, AttemptKind, Basis, Cost
+from gateway.types.records import NO_PARAMETERS, AttemptKind, Basis, Content, Cost
+from gateway.types.route import CaptureTo
 from gateway.types.usage import Usage
 from tests.telemetry import facts
 
@@ -294,7 +295,8 @@ def test_every_attribute_of_the_catalogue_is_emitted() -> None:
         max_tokens=1, temperature=0.1, top_p=0.2, frequency_penalty=0.3, presence_penalty=0.4, seed=5, stop=("x",),
         choice_count=2,
     )  # fmt: skip
-    failed = facts.streamed(error_type=ErrorType.STREAM_CUT, usage=usage, parameters=parameters)
+    content = Content(to=CaptureTo.SPAN, input_messages="[]", output_messages="[]", cut=True)
+    failed = facts.streamed(error_type=ErrorType.STREAM_CUT, usage=usage, parameters=parameters, content=content)
     record = facts.request(failed, facts.attempt(http=facts.http(status_code=500)), error_type=ErrorType.STREAM_CUT)
     server, one, _, _, http = SpanMaker(RESOURCE, Semconv.BOTH).spans_of(record)
     for table, span in ((attributes.SERVER, server), (attributes.ATTEMPT, one), (attributes.HTTP, http)):
