@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from gateway.providers.spec import Codec
-from gateway.serve.charging import capped, charge_facts, payer_of
+from gateway.serve.charging import capped, charge_facts, payer_of, unread_facts
 from gateway.serve.delivery import Delivery
 from gateway.serve.draining import drained
 from gateway.serve.parameters import request_parameters
 from gateway.serve.routing import BoundTarget
 from gateway.spend.ledger import Accounts, Hold
-from gateway.spend.settle import ChargeFacts, ending
+from gateway.spend.settle import ChargeFacts, ending, may_be_estimated
 from gateway.telemetry.context import active_attempt
 from gateway.telemetry.observe import AttemptObservation, RequestObservation
 from gateway.types.errors import ErrorType, GatewayError, UpstreamError, is_unsupported, unsupported_content_type
@@ -60,7 +60,8 @@ class Attempts:
         begun = clock.monotonic()
         number = observation.attempt_count + 1
         payer = payer_of(observation.caller, route, bound.target.provider, bound.target.model)
-        facts = charge_facts(request, payer, observation.request_id, number)
+        read = charge_facts if self._accounts.holds else unread_facts
+        facts = read(request, payer, observation.request_id, number)
         hold = await self._accounts.admit(facts)
         admitted = clock.monotonic()
         observation.admit_s += admitted - begun
@@ -120,7 +121,11 @@ class Attempts:
             finished=trial.finished,
             started=trial.started,
             drained=trial.drained,
+            generated=attempt.output_chars > 0,
         )
+        # No bytes counted means that the request was not read before it was sent.
+        if not facts.input_bytes and may_be_estimated(how, attempt.usage):
+            facts = charge_facts(trial.request, facts.payer, facts.request_id, facts.attempt)
         attempt.cost, attempt.usage = self._accounts.price(
             facts,
             how,
@@ -154,7 +159,7 @@ class _Trial:
         self._attempt = attempt
         self._bound = bound
         self._codec = codec
-        self._request = request
+        self.request = request
         self._delivery = delivery
         self.sent = True
         self.started = False
@@ -165,7 +170,7 @@ class _Trial:
         exchange = await self._send(upstream, wire, instrumented=instrumented)
         complete = False
         try:
-            if self._request.stream and self._codec.open_stream is not None:
+            if self.request.stream and self._codec.open_stream is not None:
                 await self._relay(exchange)
                 complete = True
                 return None
@@ -196,7 +201,7 @@ class _Trial:
                     bound.target.timeouts,
                     endpoint.dialect.fault,
                     headers,
-                    stream=self._request.stream,
+                    stream=self.request.stream,
                     propagate_trace=bound.target.propagate_trace,
                 )
         except UpstreamError as error:
@@ -217,7 +222,7 @@ class _Trial:
             self._observation.upstream_s += monotonic() - waiting
         self.started = True
         try:
-            reply = self._codec.from_wire(body, self._request, self._bound.endpoint)
+            reply = self._codec.from_wire(body, self.request, self._bound.endpoint)
         except RecursionError:
             raise _too_deep() from None
         except UpstreamError as error:
@@ -238,7 +243,7 @@ class _Trial:
 
     async def _relay(self, exchange: Exchange) -> None:
         assert self._codec.open_stream is not None
-        translator = self._codec.open_stream(self._request, self._bound.endpoint)
+        translator = self._codec.open_stream(self.request, self._bound.endpoint)
         decoder = _DECODERS[self._bound.endpoint.dialect.framing]()
         observation, attempt = self._observation, self._attempt
         monotonic = observation.clock.monotonic

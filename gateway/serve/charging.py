@@ -20,7 +20,18 @@ from gateway.types.route import Operation
 _IMAGE = re.compile(
     rb'"type"\s*:\s*"(?:image_url|input_image|image)"|"(?:inlineData|inline_data|fileData|file_data)"\s*:'
 )
-_IMAGE_BYTES = re.compile(rb"data:image/[a-z0-9.+-]+;base64,[A-Za-z0-9+/=]*")
+_BASE64 = rb'"data"\s*:\s*"[A-Za-z0-9+/=]*"'
+_KIND = rb'"(?:media_type|mimeType|mime_type)"\s*:\s*"image/[a-z0-9.+-]+"'
+_IMAGE_BYTES = re.compile(
+    rb"data:image/[a-z0-9.+-]+;base64,[A-Za-z0-9+/=]*|"
+    + _KIND
+    + rb"\s*,\s*"
+    + _BASE64
+    + rb"|"
+    + _BASE64
+    + rb"\s*,\s*"
+    + _KIND
+)
 
 _SHORT_BYTES = 24
 """No value shorter than this holds a message or an image."""
@@ -72,11 +83,9 @@ def charge_facts(request: ModelRequest, payer: Payer, request_id: str, attempt: 
             images += len(_IMAGE.findall(text))
             # An image's tokens depend on its size in pixels, not on its bytes: `images` bounds them.
             input_bytes -= sum(len(found) for found in _IMAGE_BYTES.findall(text))
-    operation = request.operation
+    operation = _operation(request)
     if gemini:
         max_tokens = _limit(value for inside in _generation(fields) for value in _named(inside, _OUTPUT_LIMITS))
-        if request.path_suffix.startswith(":countTokens"):
-            operation = Operation.COUNT_TOKENS
     else:
         max_tokens = _limit(_named(fields, _LIMITS.get(operation, ())))
         if _RIVAL_LIMIT in fields and operation in _LIMITS:
@@ -93,6 +102,21 @@ def charge_facts(request: ModelRequest, payer: Payer, request_id: str, attempt: 
         choices=_choices(fields),
         tool_tokens=_tool_tokens(fields),
     )
+
+
+def unread_facts(request: ModelRequest, payer: Payer, request_id: str, attempt: int) -> ChargeFacts:
+    """The facts of a request that nothing is held for; its bytes, a microsecond for a few KB, are left unread.
+
+    They do where the provider reports its usage. An estimate needs `charge_facts`.
+    """
+    operation = _operation(request)
+    return ChargeFacts(request_id=request_id, attempt=attempt, payer=payer, operation=operation, input_bytes=0)
+
+
+def _operation(request: ModelRequest) -> Operation:
+    if request.operation is Operation.GENERATE_CONTENT and request.path_suffix.startswith(":countTokens"):
+        return Operation.COUNT_TOKENS
+    return request.operation
 
 
 def capped(request: ModelRequest, cap_tokens: int, provider: str) -> ModelRequest:

@@ -84,6 +84,7 @@ class BudgetBook:
             raise ValueError("two budgets have the same name")
         self._budgets = [(budget, _pattern(budget.scope), _watch(budget)) for budget in budgets]
         self.empty = not budgets
+        self.hard = any(budget.enforcement is Enforcement.HARD for budget in budgets)
         self.families = frozenset(_family(budget) for budget in budgets)
         self.webhooks: Mapping[str, WebhookFile] = {
             webhook_id(webhook): webhook for budget in budgets for webhook in budget.webhooks

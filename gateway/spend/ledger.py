@@ -146,6 +146,11 @@ class Accounts:
 
     # ---------------------------------------------------------------------------------------------------- the hot path
 
+    @property
+    def holds(self) -> bool:
+        """Whether any budget is hard: only then does `admit` look at more than who pays."""
+        return self._book.hard
+
     async def admit(self, facts: ChargeFacts) -> Hold | None:
         """Ask for leave to make one attempt, before it is sent; None where no budget concerns it.
 

@@ -79,7 +79,14 @@ def observed_output_tokens(output_chars: int, chunks: int = 0) -> int:
 
 
 def ending(
-    error: ErrorType | None, *, sent: bool, status: int | None, finished: bool, started: bool, drained: bool = False
+    error: ErrorType | None,
+    *,
+    sent: bool,
+    status: int | None,
+    finished: bool,
+    started: bool,
+    drained: bool = False,
+    generated: bool = False,
 ) -> Ending:
     """The row of the settle table.
 
@@ -90,16 +97,24 @@ def ending(
         finished: the provider said that its reply is complete.
         started: some of the reply's body came.
         drained: the caller left and the reply was read to its end all the same.
+        generated: some output came, whatever status the provider's error has that ended it.
     """
     if not sent:
         return Ending.NOT_SENT
-    if status is not None and status >= 400:
+    if status is not None and status >= 400 and not generated:
         return Ending.PROVIDER_ERROR
     if drained and finished:
         return Ending.DRAINED
     if error is None or finished:
         return Ending.COMPLETE
     return Ending.CUT if started or status is not None else Ending.NO_ANSWER
+
+
+def may_be_estimated(how: Ending, usage: Usage | None) -> bool:
+    """Whether `billed_usage` may look at the request's own size."""
+    if usage is None:
+        return how not in {Ending.NOT_SENT, Ending.PROVIDER_ERROR}
+    return how is not Ending.COMPLETE or usage.input_tokens is None or usage.output_tokens is None
 
 
 def billed_usage(

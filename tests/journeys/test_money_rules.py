@@ -221,11 +221,12 @@ async def test_zero_is_zero_and_missing_is_estimated(
     await balanced(gateway)
 
 
+@pytest.mark.parametrize("budgets", [[], [budget(1)], [budget(1, enforcement="soft")]], ids=["none", "hard", "soft"])
 async def test_whole_replies_without_usage_are_estimated(
-    upstream: ScriptedUpstream, start_gateway: StartGateway
+    upstream: ScriptedUpstream, start_gateway: StartGateway, budgets: list[dict[str, object]]
 ) -> None:
-    """Also where nothing is streamed, a provider's silence is not free, and its zero is."""
-    gateway = await start_gateway(configuration(upstream.url, prices=PRICES, budgets=[budget(1)]))
+    """Also where nothing is streamed, a provider's silence is not free, and its zero is; whatever the budgets are."""
+    gateway = await start_gateway(configuration(upstream.url, prices=PRICES, budgets=budgets))
     silent, zero = openai_chat("Once upon a time", usage=None), openai_chat("x", usage=openai_usage(0, 0))
     embedded = {"object": "list", "model": "m", "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}]}
     upstream.script(silent, zero, json_reply(embedded))
@@ -236,6 +237,9 @@ async def test_whole_replies_without_usage_are_estimated(
     first, second, third = await entries_of(gateway)
     assert (first.basis, second.basis, third.basis) == (Basis.ESTIMATED, Basis.PROVIDER_USAGE, Basis.ESTIMATED)
     assert first.usage is not None
+    # An estimate is one token per 4 bytes of the request and 4 a message.
+    said = [json.dumps(value, separators=(",", ":")) for value in chat().values()]
+    assert first.usage.input_tokens == -(-len("".join(said)) // 4) + 4
     assert first.usage.output_tokens == 4
     assert second.nano_usd == 0
     assert third.usage is not None
@@ -255,6 +259,26 @@ def chunks(*usages: dict[str, Any] | None, at_end: dict[str, Any] | None = None)
     if at_end is not None:
         pieces.append(sse(frame | {"choices": [], "usage": at_end}))
     return StreamReply([*pieces, SSE_DONE])
+
+
+async def test_an_error_in_the_middle_of_a_stream_does_not_make_it_free(
+    upstream: ScriptedUpstream, start_gateway: StartGateway
+) -> None:
+    """What was generated before the provider's own error is charged as partial; an error before all output is not."""
+    gateway = await start_gateway(configuration(upstream.url, prices=PRICES, budgets=[budget(1)]))
+    api = next(api for api in STREAMING if api.name == "responses")
+    error = {"code": "rate_limit_exceeded", "message": "Slow down."}
+    failed = {"type": "response.failed", "response": {"id": "r", "status": "failed", "error": error}}
+    upstream.script(StreamReply([*api.events[:3], sse(failed)]), StreamReply([sse(failed)]))
+    for number in (1, 2):
+        await gateway.client.post(api.path, json=api.body)
+        await gateway.records.wait(number)
+    begun, not_begun = await entries_of(gateway)
+    assert begun.basis is Basis.PARTIAL
+    assert begun.usage is not None
+    assert (begun.usage.output_tokens or 0) >= 3
+    assert (not_begun.basis, not_begun.nano_usd) == (Basis.PROVIDER_ERROR, 0)
+    await balanced(gateway)
 
 
 NULL: dict[str, Any] = {}

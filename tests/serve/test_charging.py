@@ -49,6 +49,18 @@ def test_a_picture_counts_as_a_picture_and_not_as_its_bytes() -> None:
     facts = charge_facts(request(messages=[{"role": "user", "content": parts}]), PAYER, "r", 1)
     assert facts.images == 2
     assert facts.input_bytes < 1000
+    for order in (("media_type", "data"), ("data", "media_type")):
+        source = {"type": "base64", **{name: "image/png" if name != "data" else "A" * 1_000_000 for name in order}}
+        said = [{"role": "user", "content": [{"type": "image", "source": source}]}]
+        assert charge_facts(request(Operation.MESSAGES, messages=said), PAYER, "r", 1).input_bytes < 1000
+    inline = {"inlineData": {"mimeType": "image/png", "data": "A" * 1_000_000}}
+    google = charge_facts(request(Operation.GENERATE_CONTENT, contents=[{"parts": [inline]}]), PAYER, "r", 1)
+    assert (google.images, google.input_bytes < 1000) == (1, True)
+    audio = {"inlineData": {"mimeType": "audio/wav", "data": "A" * 10_000}}
+    assert (
+        charge_facts(request(Operation.GENERATE_CONTENT, contents=[{"parts": [audio]}]), PAYER, "r", 1).input_bytes
+        > 9000
+    )
     assert input_bound_tokens(facts) >= 2 * IMAGE_TOKENS
 
 
