@@ -9,6 +9,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-inp
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 # The releases of MLflow whose genuine clients tests/journeys runs, each in an environment of its own.
 CLIENTS := 2.8 2.22 3
+# How long `make prove` may take, in all.
+MINUTES ?= 10
 # Passed on: make run ARGS=--traffic, make test ARGS="-k stream -x"
 ARGS ?=
 
@@ -44,8 +46,8 @@ check: lint types contracts test ## All of the checks
 bench: dev ## Measure speed and memory; writes bench/RESULTS.md
 	$(BIN)/python -m bench $(ARGS)
 
-prove: dev ## Run the slow proofs that make test leaves out
-	$(BIN)/python -m pytest -m prove $(ARGS)
+prove: dev ## Prove what takes long, for MINUTES=10 in all (docs/proofs.md)
+	@GAUGEWAY_PROVE_MINUTES=$(MINUTES) $(BIN)/python -m pytest -m prove -s -q $(ARGS)
 
 dashboards: dev ## Write the dashboards' JSON from their Python
 	$(BIN)/python -m dashboards $(ARGS)

@@ -7,8 +7,11 @@ from contextlib import AsyncExitStack
 import pytest
 
 from tests import local_model_process
+from tests.proving import proof
 from tests.running_gateway import RunningGateway, running_gateway
 from tests.upstream import ScriptedUpstream
+
+__all__ = ["proof"]
 
 # opentelemetry-instrumentation-httpx reads this once a process: apps that use gateway.client choose for themselves, the
 # gateway always takes the stable conventions, and here both live in one process.

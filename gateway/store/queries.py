@@ -10,10 +10,12 @@ from gateway.store.rows import alert_of, counter_of, entry_of, hold_of, key_of, 
 from gateway.store.spec import (
     Alert,
     Balance,
+    Counter,
     CounterRow,
     Entry,
     KeyRow,
     OpenHold,
+    Payer,
     StoreError,
     WrongCounter,
 )
@@ -126,6 +128,24 @@ class Queries:
 
     def close(self) -> None:
         self._sql.close()
+
+    def _covering(self, at_ns: int, payer: Payer) -> tuple[Counter, ...]:
+        """The stored counters that a charge falls under, those of budgets that are younger than its hold included."""
+        rows = self._sql.run(
+            f"SELECT {columns(schema.COUNTER_COLUMNS)} FROM counters WHERE start_ns <= ? AND end_ns > ?", (at_ns, at_ns)
+        )
+        return tuple(
+            Counter(
+                scope=row.scope,
+                window_id=row.window_id,
+                start_ns=row.start_ns,
+                end_ns=row.end_ns,
+                family=row.family,
+                match=row.match,
+            )
+            for row in map(counter_of, rows)
+            if all(getattr(payer, column) == value for column, value in row.match)
+        )
 
     def _sum(self, start_ns: int, end_ns: int, match: Sequence[tuple[str, str]]) -> int:
         if any(column not in schema.PAYER_COLUMNS for column, _ in match):

@@ -312,7 +312,7 @@ class SqlLedgerStore(Queries):
         with self._sql.transaction(durable=True):
             # Its own process may have come back and settled it, or another node may sweep it too.
             if self._load_holds([(hold.request_id, hold.attempt)]):
-                self._apply([SettleOp(entry=entry, held=True)])
+                self._apply([SettleOp(entry=entry, counters=self._covering(hold.at_ns, hold.payer), held=True)])
 
     def keep_families(self, families: frozenset[str]) -> None:
         with self._sql.transaction(durable=False):

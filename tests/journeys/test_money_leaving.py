@@ -7,7 +7,7 @@ import re
 import socket
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,6 +22,7 @@ from tests.conftest import StartGateway
 from tests.journeys.books import MODELS, balanced, budget, configuration, entries_of
 from tests.journeys.streaming_apis import STREAMING, TEXTS, StreamingApi
 from tests.openai_replies import openai_chat, openai_usage
+from tests.proving import Proof
 from tests.replies import RecordedRequest, Reply, StreamReply, Wire, head
 from tests.running_gateway import RunningGateway
 from tests.upstream import ScriptedUpstream
@@ -232,6 +233,8 @@ async def test_one_who_leaves_a_whole_reply_pays_for_it(
 
 LEAVERS = 100_000
 AT_ONCE = 10
+WARM = 1_000
+"""Leavers after which everything that is kept for good is there."""
 _NUMBER = re.compile(rb"caller (\d+)")
 
 
@@ -240,9 +243,11 @@ def open_files() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
-@pytest.mark.prove
-@pytest.mark.timeout(7200)
-async def test_nothing_leaks_over_100_000_leavers(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
+@pytest.mark.prove(share=3)
+@pytest.mark.timeout(0)
+async def test_nothing_leaks_over_100_000_leavers(
+    upstream: ScriptedUpstream, start_gateway: StartGateway, proof: Proof
+) -> None:
     """100,000 callers leave at any event of any API: descriptors, tasks and connections are as before, books balance.
 
     Providers are left within 250 ms of the caller's leaving, 99 times in 100.
@@ -270,23 +275,32 @@ async def test_nothing_leaks_over_100_000_leavers(upstream: ScriptedUpstream, st
         took.append(time.monotonic() - left)
         del replies[number]
 
-    async def leave_in_turn(numbers: range) -> None:
+    async def leave_in_turn(numbers: Iterator[int]) -> None:
         for number in numbers:
             await leave(number)
             # Records are checked below by their number and sum alone.
             upstream.requests.clear()
 
     upstream.always(answer)
-    await asyncio.gather(*(leave_in_turn(range(start, 1000, AT_ONCE)) for start in range(AT_ONCE)))
+    await share_out(leave_in_turn, iter(range(WARM)))
     await nothing_is_left(gateway, upstream)
     files, tasks = open_files(), len(asyncio.all_tasks())
-    await asyncio.gather(*(leave_in_turn(range(1000 + start, LEAVERS, AT_ONCE)) for start in range(AT_ONCE)))
+    await share_out(leave_in_turn, (WARM + number for number in proof.rounds(LEAVERS - WARM)))
+    leavers = len(took)
     await nothing_is_left(gateway, upstream)
     assert open_files() <= files
     assert len(asyncio.all_tasks()) <= tasks
-    await gateway.records.wait(LEAVERS)
-    assert len(await entries_of(gateway)) == LEAVERS
+    await gateway.records.wait(leavers)
+    assert len(await entries_of(gateway)) == leavers
     assert await balanced(gateway) > 0
     percentile = statistics.quantiles(took, n=100)[98]
-    print(f"left within {percentile * 1e3:.1f} ms (p99), {max(took) * 1e3:.1f} ms (the most)")
+    proof.found(
+        leavers=leavers, left_within_ms_p99=percentile * 1e3, left_within_ms_most=max(took) * 1e3,
+        open_files_more=open_files() - files, difference_nano_usd=0,
+    )  # fmt: skip
     assert percentile < 0.25
+
+
+async def share_out(work: Callable[[Iterator[int]], Awaitable[None]], numbers: Iterator[int]) -> None:
+    """AT_ONCE tasks that take the next number each."""
+    await asyncio.gather(*(work(numbers) for _ in range(AT_ONCE)))

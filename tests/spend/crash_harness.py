@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import os
 import random
 import signal
@@ -184,8 +185,12 @@ def reconcile(where: str, served: Path, limit: int) -> dict[str, int]:
     }
 
 
-def kill_many(where: str, kills: int, seed: int) -> dict[str, int]:
-    """Fork a writer, kill it at a label or at a random moment, reconcile; again and again, on one ledger."""
+def kill_many(where: str, kills: int, seed: int, seconds: float) -> dict[str, int]:
+    """Fork a writer, kill it at a label or at a random moment, reconcile; again and again, on one ledger.
+
+    As often as `kills`, or until `seconds` are over.
+    """
+    rounds = _rounds(kills, seconds)
     rng = random.Random(seed)
     served = Path(where.removeprefix("sqlite://") + ".served") if "://" in where else Path(f"/tmp/served-{os.getpid()}")
     served.touch()
@@ -194,8 +199,15 @@ def kill_many(where: str, kills: int, seed: int) -> dict[str, int]:
         ("lost", "doubled", "mispriced", "invented", "overspent", "wrong_counters", "difference", "held"), 0
     )
     killed = orphans = 0
-    result: dict[str, int] = {}
-    for round_ in range(kills):
+
+    def add(result: dict[str, int]) -> None:
+        nonlocal orphans
+        orphans += result["orphans"]
+        for name in total:
+            total[name] += result[name]
+
+    round_ = 0
+    for round_ in rounds:
         label = LABELS[round_ % len(LABELS)] if round_ % 2 else ""
         death = Death(label, rng.randrange(1, 60) if label != "in_close" else 1)
         upstream = os.open(served, os.O_WRONLY | os.O_APPEND)
@@ -209,12 +221,23 @@ def kill_many(where: str, kills: int, seed: int) -> dict[str, int]:
         if os.WIFEXITED(status) and os.WEXITSTATUS(status):
             raise SystemExit(f"a writer failed by itself, status {status}")
         # Reading the whole ledger after each kill would take longer than the kills.
-        if round_ % max(1, kills // 50) == 0 or round_ == kills - 1:
-            result = reconcile(where, served, limit)
-            orphans += result["orphans"]
-            for name in total:
-                total[name] += result[name]
-    return {"kills": killed, "served": result["served"], "orphans": orphans} | total
+        if round_ % max(1, kills // 50) == 0:
+            add(reconcile(where, served, limit))
+    result = reconcile(where, served, limit)
+    add(result)
+    return {"rounds": round_ + 1, "kills": killed, "served": result["served"], "orphans": orphans} | total
+
+
+def _rounds(count: int, seconds: float) -> Iterator[int]:
+    began_s = told_s = time.monotonic()
+    for number in range(count):
+        now_s = time.monotonic()
+        if number and now_s - began_s >= seconds:
+            return
+        if now_s - told_s >= 5:
+            told_s = now_s
+            print(f"{number:,} of {count:,} kills in {now_s - began_s:,.0f} of {seconds:,.0f} s", file=sys.stderr)
+        yield number
 
 
 def share_one_budget(where: str, processes: int, callers: int) -> dict[str, int]:
@@ -240,11 +263,12 @@ def main() -> None:
     parser.add_argument("where")
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=math.inf)
     parser.add_argument("--processes", type=int, default=0)
     parser.add_argument("--callers", type=int, default=250)
     given = parser.parse_args()
     if given.kills:
-        print(json.dumps(kill_many(given.where, given.kills, given.seed)))
+        print(json.dumps(kill_many(given.where, given.kills, given.seed, given.seconds)))
     else:
         print(json.dumps(share_one_budget(given.where, given.processes, given.callers)))
 

@@ -1,10 +1,9 @@
 """kill -9 of a ledger's writer, and many processes on one budget: nothing lost, nothing doubled, never above the limit.
 
-`make test` kills a few dozen times; with GAUGEWAY_PROVE=1 (`make prove`) ten thousand times.
+`make test` kills a few dozen times, `make prove` ten thousand times or as often as its minutes allow.
 """
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,54 +12,98 @@ from typing import Any
 import pytest
 
 from gateway.types.secret import Secret
+from tests.proving import Proof
 from tests.store.postgres_server import PostgresServer
 
-PROVE = os.environ.get("GAUGEWAY_PROVE") == "1"
-KILLS = 10_000 if PROVE else 28
-CALLERS = 250 if PROVE else 60
 MUST_BE_ZERO = ("lost", "doubled", "mispriced", "invented", "overspent", "wrong_counters", "difference", "held")
 
 
-def harness(*arguments: str) -> dict[str, Any]:
-    """Run the harness; what it found."""
+def harness(*arguments: str, proof: Proof | None = None) -> dict[str, Any]:
+    """Run the harness; what it found. Within a proof its progress goes to whoever waits."""
+    within = ["--seconds", str(proof.seconds)] if proof is not None else []
     done = subprocess.run(
-        [sys.executable, "-m", "tests.spend.crash_harness", *arguments],
-        capture_output=True,
+        [sys.executable, "-m", "tests.spend.crash_harness", *arguments, *within],
+        stdout=subprocess.PIPE,
+        stderr=None if proof is not None else subprocess.PIPE,
         text=True,
         check=False,
-        timeout=7000,
         cwd=Path(__file__).parents[2],
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, (done.stderr or "")[-2000:]
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
-@pytest.mark.timeout(7200)
-def test_killing_the_sqlite_writer_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    """After kills at every labelled point and at random moments, each request served is charged once, within the limit."""
-    found = harness(f"sqlite://{tmp_path}/ledger.db", "--kills", str(KILLS))
+def check(found: dict[str, Any]) -> None:
+    """Nothing is lost, doubled or beyond the limit, and there were kills enough to tell."""
     assert {name: found[name] for name in MUST_BE_ZERO} == dict.fromkeys(MUST_BE_ZERO, 0)
-    assert found["kills"] > KILLS // 4
-    assert found["served"] > KILLS
+    assert found["kills"] > found["rounds"] // 4
     assert found["orphans"] > 0
 
 
+def tell(proof: Proof, found: dict[str, Any]) -> None:
+    """The figures of kills."""
+    proof.found(**{name: found[name] for name in ("kills", "served", "orphans", *MUST_BE_ZERO)})
+
+
+@pytest.mark.timeout(300)
+def test_killing_the_sqlite_writer_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    """After kills at every labelled point and at random moments, each request served is charged once, within the limit."""
+    found = harness(f"sqlite://{tmp_path}/ledger.db", "--kills", "28")
+    check(found)
+    assert found["served"] > 28
+
+
+@pytest.mark.prove(share=3)
+@pytest.mark.timeout(0)
+def test_10_000_kills_of_the_sqlite_writer(tmp_path: Path, proof: Proof) -> None:
+    """The same, ten thousand times."""
+    found = harness(f"sqlite://{tmp_path}/ledger.db", "--kills", "10000", proof=proof)
+    check(found)
+    tell(proof, found)
+
+
 @pytest.mark.stack
-@pytest.mark.timeout(7200)
+@pytest.mark.timeout(300)
 def test_killing_a_postgres_node_loses_and_doubles_nothing(postgres: PostgresServer) -> None:
     """The same on PostgreSQL, where the server rolls back what a dead node left open."""
     conninfo: Secret = postgres.new_database()
-    found = harness(conninfo.reveal(), "--kills", str(KILLS // 2))
-    assert {name: found[name] for name in MUST_BE_ZERO} == dict.fromkeys(MUST_BE_ZERO, 0)
-    assert found["orphans"] > 0
+    check(harness(conninfo.reveal(), "--kills", "14"))
 
 
 @pytest.mark.stack
-@pytest.mark.timeout(600)
-def test_four_processes_on_one_budget_overshoot_by_nothing(postgres: PostgresServer) -> None:
-    """Callers in 4 processes share one PostgreSQL budget with too little room: the overshoot is exactly 0."""
-    found = harness(postgres.new_database().reveal(), "--processes", "4", "--callers", str(CALLERS))
+@pytest.mark.prove(share=3)
+@pytest.mark.timeout(0)
+def test_10_000_kills_of_a_postgres_node(postgres: PostgresServer, proof: Proof) -> None:
+    """The same on PostgreSQL, ten thousand times."""
+    found = harness(postgres.new_database().reveal(), "--kills", "10000", proof=proof)
+    check(found)
+    tell(proof, found)
+
+
+def share_one_budget(postgres: PostgresServer, callers: int) -> dict[str, Any]:
+    """Callers in 4 processes on one budget with room for a third of them."""
+    found = harness(postgres.new_database().reveal(), "--processes", "4", "--callers", str(callers))
     assert {name: found[name] for name in MUST_BE_ZERO} == dict.fromkeys(MUST_BE_ZERO, 0)
     assert found["failed_processes"] == 0
-    assert found["served"] >= 4 * CALLERS // 3
+    assert found["served"] >= 4 * callers // 3
+    return found
+
+
+@pytest.mark.stack
+@pytest.mark.timeout(300)
+def test_four_processes_on_one_budget_overshoot_by_nothing(postgres: PostgresServer) -> None:
+    """Callers in 4 processes share one PostgreSQL budget with too little room: the overshoot is exactly 0."""
+    share_one_budget(postgres, 60)
+
+
+@pytest.mark.stack
+@pytest.mark.prove(share=1)
+@pytest.mark.timeout(0)
+def test_a_thousand_callers_in_four_processes_on_one_budget(postgres: PostgresServer, proof: Proof) -> None:
+    """The same with 1,000 callers at once, again and again."""
+    served = runs = 0
+    for _ in proof.rounds(20):
+        served += share_one_budget(postgres, 250)["served"]
+        runs += 1
+    proof.found(runs=runs, callers=1000 * runs, admitted=served, overspent_nano_usd=0)

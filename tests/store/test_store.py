@@ -163,6 +163,22 @@ def test_the_holds_of_a_dead_process_are_charged_at_the_next_start(open_store: O
     assert second.balances(AT)[KEY] == Balance(50, 0)
 
 
+def test_an_orphan_counts_in_budgets_that_are_younger_than_it(open_store: OpenStore) -> None:
+    """A budget that a reload added while the request was in flight counts the charge of its crash as well."""
+    old, young = counter(), counter(scope="team=red", match=(("team", "red"),))
+    others = counter(scope="team=blue", match=(("team", "blue"),)), counter(window="past", family="past")
+    first = open_store("a")
+    first.commit([hold("r1", 300, old)])
+    first.ensure([young, *others])
+    first.close()
+    again = open_store("a")
+    assert again.sweep(AT + 1) == 1
+    assert {row.scope: row.spent_nano_usd for row in again.counters() if row.window_id != "past"} == {
+        "global": 300, "team=red": 300, "team=blue": 0,
+    }  # fmt: skip
+    assert again.wrong_counters() == []
+
+
 def test_its_own_holds_are_no_orphans(store: LedgerStore) -> None:
     """Sweeping spares what the living process holds."""
     store.commit([hold("r", 50, counter(watch(100)))])
