@@ -145,6 +145,7 @@ class Gateway:
             stack.push_async_callback(_end_accounts, accounts, signals)
             keyring = self._keyring
             keyring.take(await accounts.call(_stored_keys))
+            accounts.budgets.foresee(keyring.rows())
             self._warn_if_open()
             upkeep = MoneyUpkeep(accounts, keyring, await self._price_file(accounts.prices))
             attempts = Attempts(upstream, accounts, instrumented=telemetry.instrumented)

@@ -45,3 +45,4 @@ class MoneyUpkeep:
             self._failing = True
         else:
             self._failing = False
+        self._accounts.budgets.foresee(self._keyring.rows())

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from gateway.config.money import NANO_PER_USD, BudgetFile, Enforcement, ScopeFile, WebhookFile, Window
 from gateway.spend.windows import FOREVER_NS, Span, span_at
-from gateway.store.spec import Balance, Counter, CounterRow, Payer, Watch
+from gateway.store.spec import Balance, Counter, CounterRow, KeyRow, Payer, Watch
 
 _COLUMNS = {"team": "team", "key": "key_id", "route": "route", "provider": "provider", "model": "model"}
 EACH = "*"
@@ -152,6 +152,19 @@ class BudgetBook:
         for row in rows:
             if row.family in budgets:
                 self._line(budgets[row.family], row.match)
+
+    def foresee(self, keys: Iterable[KeyRow]) -> None:
+        """Have a state for what keys can spend before their first request, where a scope's `*` is a team or a key."""
+        for row in keys:
+            given = {"team": row.team, "key_id": row.id}
+            for budget, pattern, _ in self._budgets:
+                if row.revoked_ns is None and all(
+                    given[column] == value or value == EACH if column in given else value != EACH
+                    for column, value in pattern
+                ):
+                    self._line(
+                        budget, tuple((column, given[column] if value == EACH else value) for column, value in pattern)
+                    )
 
     def states(self, balances: Mapping[tuple[str, str], Balance], now_ns: int) -> list[BudgetState]:
         """Every budget in its present window, from the balances that the ledger last committed."""

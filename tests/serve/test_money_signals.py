@@ -5,13 +5,15 @@ from collections.abc import Mapping
 from gateway.serve.money_signals import MoneySignals
 from gateway.spend.alerts import AlertSender
 from gateway.spend.budgets import BudgetBook
+from gateway.spend.keys import make_key, revoked
 from gateway.telemetry import names
 from gateway.telemetry.cells import Block
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.names import Metric
-from tests.spend.accounts import OpenAccounts, SetClock, budget, facts
+from tests.spend.accounts import NOON_NS, OpenAccounts, SetClock, budget, facts
 from tests.spend.test_ledger import settle
 
+TEAMS = ("red", "blue", "old")
 HOOK = {"url": "https://alerts.test/hook", "secret": "s3cret"}
 
 
@@ -90,3 +92,26 @@ async def test_refused_prices_are_counted(open_accounts: OpenAccounts) -> None:
         signals.update()
     assert shown(metrics, names.PRICE_UPDATES_REFUSED) == {(): before + 1}
     accounts.prices.refused_updates = before
+
+
+async def test_a_budget_of_each_team_is_shown_before_its_first_request(open_accounts: OpenAccounts) -> None:
+    """Keys say which teams there are: each has its budget's gauges at 0, a revoked key's team has none."""
+    clock = SetClock()
+    accounts = await open_accounts(
+        budget(1000, name="teams", scope={"team": "*"}),
+        budget(500, name="keys of red", scope={"team": "red", "key": "*"}),
+        budget(100, name="models", scope={"team": "*", "model": "*"}),
+        clock=clock,
+    )
+    red, blue, old = (
+        make_key(lambda size: team.encode()[:1] * size, NOON_NS, team=team).row  # noqa: B023 - called at once
+        for team in TEAMS
+    )
+    accounts.budgets.foresee([red, blue, revoked(old, NOON_NS)])
+    metrics = Metrics(Block.private())
+    MoneySignals(accounts, AlertSender(accounts, Answers().post, clock), metrics, clock).update()
+    assert shown(metrics, names.BUDGET_SPENT) == {
+        ("teams", "team=red", "month"): 0.0,
+        ("teams", "team=blue", "month"): 0.0,
+        ("keys of red", f"team=red,key={red.id}", "month"): 0.0,
+    }
