@@ -74,7 +74,7 @@ class Invoker:
             raise RequestError(ErrorType.METHOD_NOT_ALLOWED, "Method Not Allowed")
         observation.caller, key = self._authenticator.identify(scope["headers"], _address(scope))
         waiting = observation.clock.monotonic()
-        body = await _read_body(receive)
+        body = await _read_body(receive, scope)
         observation.caller_s += observation.clock.monotonic() - waiting
         fields = read_fields(body)
         name = surface.route_name(parameter, fields)
@@ -159,12 +159,14 @@ def _find(
 _METHODS = {method: method for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")}
 
 
-async def _read_body(receive: Receive) -> bytes:
+async def _read_body(receive: Receive, scope: Scope) -> bytes:
     message = await receive()
     body: bytes = message.get("body", b"")  # type: ignore[assignment]
     if not message.get("more_body", False):
         _check_present(message["type"])
         return body
+    # Only large bodies come in parts: who announces too large a one need not send it.
+    _check_size(_announced_bytes(scope))
     parts = [body]
     size = len(body)
     while message.get("more_body", False):
@@ -172,12 +174,19 @@ async def _read_body(receive: Receive) -> bytes:
         _check_present(message["type"])
         part: bytes = message.get("body", b"")  # type: ignore[assignment]
         size += len(part)
-        if size > MAX_BODY_BYTES:
-            raise RequestError(
-                ErrorType.REQUEST_TOO_LARGE, f"The request's body is over {MAX_BODY_BYTES // 2**20} MiB."
-            )
+        _check_size(size)
         parts.append(part)
     return b"".join(parts)
+
+
+def _announced_bytes(scope: Scope) -> int:
+    # The server has refused lengths that are none.
+    return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
+
+
+def _check_size(size_bytes: int) -> None:
+    if size_bytes > MAX_BODY_BYTES:
+        raise RequestError(ErrorType.REQUEST_TOO_LARGE, f"The request's body is over {MAX_BODY_BYTES // 2**20} MiB.")
 
 
 def _check_present(message_type: str) -> None:

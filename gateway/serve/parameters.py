@@ -1,7 +1,9 @@
 """The sampling parameters of a request that spans show; read once, in microseconds, and only the named ones."""
 
+from typing import Annotated
+
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.types.model_io import ModelRequest
 from gateway.types.records import NO_PARAMETERS, RequestParameters
@@ -21,16 +23,20 @@ _NAMES = frozenset(
 )
 
 
+# What a span's attribute can hold.
+_Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+
+
 class _View(Struct):
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
+    max_tokens: _Int64 | None = None
+    max_completion_tokens: _Int64 | None = None
     temperature: float | None = None
     top_p: float | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
-    seed: int | None = None
+    seed: _Int64 | None = None
     stop: str | list[str] | UnsetType | None = UNSET
-    n: int | None = None
+    n: _Int64 | None = None
 
 
 _VIEW = msgspec.json.Decoder(_View)
