@@ -3,14 +3,11 @@
 Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
 """
 
-import re
-
 from gateway.types.errors import ErrorType, UpstreamError
 from gateway.types.model_io import StreamEvent
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
-_EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r|\r\n\n|\n\r\n")
-_LINE_END = re.compile(rb"\r\n|\n|\r")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class SseDecoder:
@@ -21,36 +18,52 @@ class SseDecoder:
     """
 
     def __init__(self) -> None:
-        self._pending = b""
+        # The beginning of an event, as it came: joined only once, since an event may come in many pieces.
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._begun = False
+        self._after_cr = False
 
     def feed(self, data: bytes) -> list[StreamEvent]:
         """The events that `data` completes. Raises UpstreamError for an event over 16 MiB."""
-        buffer = self._pending + data if self._pending else data
-        if b"\r" in buffer:
-            return self._feed_with_carriage_returns(buffer)
-        # The usual case by far: LF only, cut by plain splits.
-        *blocks, self._pending = buffer.split(b"\n\n")
-        self._check_size()
+        if self._after_cr or b"\r" in data:
+            data = self._with_line_feeds(data)
+        pending = self._pending
+        size = self._pending_bytes + len(data)
+        if not pending:
+            # The usual case by far: whole events.
+            *blocks, rest = data.split(b"\n\n")
+        elif b"\n\n" in data or (data.startswith(b"\n") and pending[-1].endswith(b"\n")):
+            *blocks, rest = b"".join([*pending, data]).split(b"\n\n")
+            pending.clear()
+            self._pending_bytes = 0
+        else:
+            blocks, rest = [], data
+        if rest:
+            pending.append(rest)
+            self._pending_bytes += len(rest)
+        if size > MAX_EVENT_BYTES and max(self._pending_bytes, *map(len, blocks), 0) > MAX_EVENT_BYTES:
+            raise UpstreamError(ErrorType.UNREADABLE_REPLY, "An event of the provider's stream is over 16 MiB.")
+        if blocks and not self._begun:
+            self._begun = True
+            blocks[0] = blocks[0].removeprefix(_BYTE_ORDER_MARK)
         return [event for block in blocks if (event := _event(block)) is not None]
 
-    def _feed_with_carriage_returns(self, buffer: bytes) -> list[StreamEvent]:
-        held = b""
-        if buffer.endswith(b"\r"):
-            # It may be the first half of CRLF: wait for the rest.
-            buffer, held = buffer[:-1], b"\r"
-        *blocks, rest = _EVENT_END.split(buffer)
-        self._pending = rest + held
-        self._check_size()
-        return [event for block in blocks if (event := _event(_LINE_END.sub(b"\n", block))) is not None]
-
-    def _check_size(self) -> None:
-        if len(self._pending) > MAX_EVENT_BYTES:
-            raise UpstreamError(ErrorType.UNREADABLE_REPLY, "An event of the provider's stream is over 16 MiB.")
+    def _with_line_feeds(self, data: bytes) -> bytes:
+        if self._after_cr and data:
+            # The second half of CRLF: its first half has been taken for a line's end.
+            self._after_cr = False
+            data = data.removeprefix(b"\n")
+        if data:
+            self._after_cr = data.endswith(b"\r")
+        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     def close(self) -> list[StreamEvent]:
         """The last event, where the stream ended without the blank line that should close it."""
-        rest, self._pending = self._pending, b""
-        event = _event(_LINE_END.sub(b"\n", rest).rstrip(b"\n"))
+        rest = b"".join(self._pending).rstrip(b"\n")
+        self._pending.clear()
+        self._pending_bytes = 0
+        event = _event(rest if self._begun else rest.removeprefix(_BYTE_ORDER_MARK))
         return [] if event is None else [event]
 
 
@@ -59,7 +72,7 @@ def _event(block: bytes) -> StreamEvent | None:
         return StreamEvent(block[6:], block + b"\n\n")
     data: list[bytes] = []
     name = ""
-    for line in block.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
+    for line in block.split(b"\n"):
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if field == b"data":
