@@ -15,6 +15,7 @@ Canned replies in OpenAI's shapes are in `tests.openai_replies`.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
@@ -141,7 +142,9 @@ class ScriptedUpstream:
     exception inside a reply function is answered with a 500 and raised again when the server is left.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1", *, tls: ssl.SSLContext | None = None) -> None:
+        self._host = host
+        self._tls = tls
         self.requests: list[RecordedRequest] = []
         self.surplus = 0
         self.connections = 0
@@ -153,9 +156,10 @@ class ScriptedUpstream:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", 0)
+        self._server = await loop.create_server(lambda: _Connection(self), self._host, 0, ssl=self._tls)
         self.port: int = self._server.sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        self.url = f"{'http' if self._tls is None else 'https'}://{host}:{self.port}"
         return self
 
     async def __aexit__(

@@ -7,11 +7,12 @@ Every failure of an exchange leaves as one `UpstreamError`.
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterable, Mapping
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextvars import ContextVar
-from functools import lru_cache
-from typing import Any
-from urllib.request import getproxies
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import yarl
@@ -21,6 +22,7 @@ from gateway.types.errors import ErrorType, UpstreamError
 from gateway.types.route import Timeouts
 
 MAX_REPLY_BYTES = 256 * 1024 * 1024
+MAX_HEADER_BYTES = 64 * 1024
 _OUR_HEADERS = (
     ("user-agent", f"gaugeway/{__version__}"),
     ("accept", "*/*"),
@@ -32,8 +34,16 @@ _OUR_HEADERS = (
 
 @lru_cache(maxsize=4096)
 def _url(url: str) -> yarl.URL:
-    # Dialects quote what they put into a path; quoting again would change model names that hold ':' or '%'.
-    return yarl.URL(url, encoded=True)
+    try:
+        # Dialects quote what they put into a path; quoting again would change model names that hold ':' or '%'.
+        parsed = yarl.URL(url, encoded=True)
+        if parsed.scheme in ("http", "https") and parsed.host and 0 < (parsed.port or 0) < 65536:
+            return parsed
+    except ValueError:
+        pass
+    raise UpstreamError(
+        ErrorType.CONNECT_FAILED, "The provider's address is not a valid URL; check its base URL.", sent=False
+    )
 
 
 @lru_cache(maxsize=256)
@@ -100,6 +110,10 @@ class Pool:
         # llama.cpp's server promises to keep the connection and closes it behind a stream.
         self._plain_streams = _session(tls, keepalive_s=None)
         self._tls = _session(tls, keepalive_s=30.0)
+        # aiohttp's own trust_env would look into the environment with each request, and take credentials from ~/.netrc
+        # that stand against the provider's.
+        proxies = getproxies()
+        self._way_to: Callable[[str], _Way] = lru_cache(4096)(partial(_way, proxies)) if proxies else _directly
 
     async def send(
         self,
@@ -114,18 +128,22 @@ class Pool:
     ) -> Exchange:
         """Send one request and wait for the reply's headers. Raises UpstreamError; redirects are not followed.
 
-        `stream` says that a stream is asked for. `propagate_trace` changes nothing here: the pool sends no trace header that it is not given.
+        `stream` says that a stream is asked for. `propagate_trace` changes nothing here: the pool sends no trace header
+        that it is not given.
         """
         _connect_s.set(None)
         try:
             session = self._tls if url.startswith("https:") else self._plain_streams if stream else self._plain
+            way = self._way_to(url)
             response = await session.request(
                 method,
                 _url(url),
-                headers=(*_OUR_HEADERS, *headers),
+                headers=(*_OUR_HEADERS, *way.headers, *headers),
                 data=body,
                 allow_redirects=False,
                 timeout=_client_timeout(timeouts),
+                proxy=way.proxy,
+                proxy_headers=way.tunnel_headers,
             )
         except Exception as error:
             raise map_failure(error, reading=False) from error
@@ -171,9 +189,48 @@ def _session(tls: ssl.SSLContext | None, *, keepalive_s: float | None) -> aiohtt
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
-        # Looking the proxy variables up costs tens of microseconds a request, so only where there are any.
-        trust_env=bool(getproxies()),
+        max_line_size=MAX_HEADER_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
     )
+
+
+class _Way(NamedTuple):
+    """How a host is reached: directly, or through a proxy that may want headers.
+
+    A proxy reads the headers of a plain request; of an encrypted one, those with which its tunnel is asked for.
+    """
+
+    proxy: yarl.URL | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    tunnel_headers: Mapping[str, str] | None = None
+
+
+_DIRECT = _Way()
+
+
+def _directly(url: str) -> _Way:
+    return _DIRECT
+
+
+def _way(proxies: Mapping[str, str], url: str) -> _Way:
+    """How `url` is reached, by HTTP_PROXY, HTTPS_PROXY and NO_PROXY; raises UpstreamError."""
+    target = _url(url)
+    named = proxies.get(target.scheme)
+    if not named or target.host is None or proxy_bypass(target.host):
+        return _DIRECT
+    proxy = yarl.URL(named if "://" in named else f"http://{named}")
+    if proxy.scheme not in ("http", "https"):
+        raise UpstreamError(
+            ErrorType.CONNECT_FAILED,
+            f"The proxy that the environment names is of kind '{proxy.scheme}'; only http and https are supported.",
+            sent=False,
+        )
+    if proxy.user is None:
+        return _Way(proxy)
+    credential = b64encode(f"{proxy.user}:{proxy.password or ''}".encode()).decode()
+    header = ("proxy-authorization", f"Basic {credential}")
+    bare = proxy.with_user(None)
+    return _Way(bare, tunnel_headers=dict([header])) if target.scheme == "https" else _Way(bare, headers=(header,))
 
 
 def map_failure(error: Exception, *, reading: bool) -> UpstreamError:
@@ -188,6 +245,16 @@ def map_failure(error: Exception, *, reading: bool) -> UpstreamError:
         case aiohttp.ConnectionTimeoutError():
             return UpstreamError(
                 ErrorType.CONNECT_TIMEOUT, "Connecting to the provider took too long.", retryable=True, sent=False
+            )
+        case aiohttp.ClientConnectorCertificateError():
+            return UpstreamError(
+                ErrorType.CONNECT_FAILED, "The provider's TLS certificate could not be verified.", sent=False
+            )
+        case aiohttp.ClientHttpProxyError():
+            return UpstreamError(
+                ErrorType.CONNECT_FAILED,
+                f"The proxy on the way to the provider refused with status {error.status}.",
+                sent=False,
             )
         case aiohttp.ClientConnectorError() | aiohttp.ClientProxyConnectionError():
             return UpstreamError(
