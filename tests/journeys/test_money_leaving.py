@@ -5,6 +5,7 @@ import contextlib
 import json
 import re
 import socket
+import sqlite3
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -19,7 +20,7 @@ from gateway.telemetry import names
 from gateway.types.errors import ErrorType
 from gateway.types.records import Basis
 from tests.conftest import StartGateway
-from tests.journeys.books import MODELS, balanced, budget, configuration, entries_of
+from tests.journeys.books import MODELS, accounts_of, balanced, budget, configuration, entries_of, ledgers_at
 from tests.journeys.streaming_apis import STREAMING, TEXTS, StreamingApi
 from tests.openai_replies import openai_chat, openai_usage
 from tests.proving import Proof
@@ -210,6 +211,30 @@ async def test_leaving_before_the_request_is_whole_costs_nothing(
     await until(lambda: gateway.connections == 0, "no connection")
     assert upstream.hits == 0
     assert await balanced(gateway) == 0
+
+
+async def test_leaving_while_money_is_asked_for_gives_it_back(
+    upstream: ScriptedUpstream, start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    """A caller who leaves before its hold is on disk is not served, holds nothing, and pays nothing."""
+    path = tmp_path / "ledger.db"
+    config = configuration(upstream.url, prices=PRICES, budgets=[budget(5)])
+    gateway = await start_gateway(config, ledgers=ledgers_at(path))
+    api = STREAMING[0]
+    other = sqlite3.connect(path, isolation_level=None)
+    try:
+        other.execute("BEGIN IMMEDIATE")
+        caller = await Caller.ask(gateway, api.path, api.body)
+        await until(lambda: accounts_of(gateway).stats().pending > 0, "a hold that waits")
+        await caller.leave(reset=True)
+        record = await gateway.records.last()
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+    assert (record.error_type, record.attempts) == (ErrorType.CALLER_LEFT, ())
+    await nothing_is_left(gateway, upstream)
+    assert await balanced(gateway) == 0
+    assert upstream.hits == 0
 
 
 async def test_one_who_leaves_a_whole_reply_pays_for_it(

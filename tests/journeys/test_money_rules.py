@@ -71,6 +71,18 @@ async def test_nothing_that_a_caller_says_changes_who_pays(
     assert refused.status_code == 429
 
 
+async def test_requests_of_one_trace_are_each_charged(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
+    """An agent that continues one trace over three requests pays for three: a trace is not a request."""
+    traced = {"trust_inbound_trace": True}
+    gateway = await start_gateway(configuration(upstream.url, prices=PRICES, budgets=[budget(1)], telemetry=traced))
+    upstream.always(lambda _: openai_chat(usage=openai_usage(7, 3)))
+    headers = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+    for _ in range(3):
+        assert (await gateway.client.post(PATH, json=chat(), headers=headers)).status_code == 200
+    await gateway.records.wait(3)
+    assert await balanced(gateway) == 3 * 37
+
+
 # --- unknown and free prices ------------------------------------------------------------------------------------
 
 
