@@ -9,25 +9,22 @@ from collections.abc import Iterator
 from itertools import accumulate
 
 from gateway.telemetry.cells import Exemplar
-from gateway.telemetry.names import EVERY_FAMILY, Kind, Metric
-from gateway.telemetry.readings import Reading, Series
+from gateway.telemetry.names import Kind, Metric
+from gateway.telemetry.readings import Families, Series
 
 OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 _HELP_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n"})
-_PIECE_LINES = 500
+_PIECE_LINES = 150
 
 
-def render(reading: Reading, *, openmetrics: bool) -> Iterator[str]:
-    """The families of a reading in the catalogue's order, some hundred lines a piece, without an end mark."""
+def render(families: Families, *, openmetrics: bool) -> Iterator[str]:
+    """The families' text, in pieces of some hundred lines, without an end mark."""
     lines: list[str] = []
-    for metric in EVERY_FAMILY:
-        family = reading.get(metric.name)
-        if not family:
-            continue
+    for metric, family in families:
         lines.append(_header(metric, openmetrics=openmetrics))
-        for labels, series in family.items():
+        for labels, series in family:
             lines += _lines(metric, labels, series, openmetrics=openmetrics)
             if len(lines) >= _PIECE_LINES:
                 yield "".join(lines)

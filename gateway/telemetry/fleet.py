@@ -15,7 +15,7 @@ from gateway.telemetry.cells import Block
 from gateway.telemetry.exporters import Signal
 from gateway.telemetry.listener import Exposition
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.readings import Reading, join, read, without_gauges
+from gateway.telemetry.readings import Reading, families_of, join, read, without_gauges
 
 
 class Fleet:
@@ -34,7 +34,7 @@ class Fleet:
         registry = CollectorRegistry()
         PlatformCollector(registry=registry)
         registry.register(_Processes(self))
-        return Exposition(self.read, (registry,))
+        return Exposition(lambda: families_of(self.read()), (registry,))
 
     def joined(self, worker: int, block: Block, pid: int) -> None:
         """A worker runs, and counts in `block`."""

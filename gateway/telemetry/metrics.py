@@ -14,7 +14,7 @@ from gateway.telemetry.cells import Block, Counter, Gauge, Histogram
 from gateway.telemetry.families import Family
 from gateway.telemetry.gen_ai_metrics import GENERATIONS, GenAiSeries, Generation
 from gateway.telemetry.names import Metric
-from gateway.telemetry.readings import Reading, read
+from gateway.telemetry.readings import Families, Reading, read, read_lazily
 from gateway.types.errors import Outcome
 from gateway.types.records import OTHER, AttemptKind, AttemptRecord, Basis, Cost, RequestRecord
 from gateway.types.route import Route
@@ -151,6 +151,11 @@ class Metrics:
         """All series as they are now."""
         self.refresh()
         return read(self.block)
+
+    def families(self) -> Families:
+        """The same, read bit by bit."""
+        self.refresh()
+        return read_lazily(self.block)
 
     def _overflowed(self, family: str) -> None:
         self.counter(names.LABEL_OVERFLOW, family).inc()

@@ -5,11 +5,11 @@ joined as the catalogue says (`Across`), and only those of workers that live cou
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
-from gateway.telemetry.cells import EXEMPLAR_SLOTS, Block, Exemplar
+from gateway.telemetry.cells import EXEMPLAR_SLOTS, Block, Definition, Exemplar
 from gateway.telemetry.names import EVERY_FAMILY, Across, Kind, Metric
 
 BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in EVERY_FAMILY}
@@ -27,21 +27,50 @@ Reading = dict[str, dict[tuple[str, ...], Series]]
 """Series by family name and label values."""
 
 
+Families = Iterator[tuple[Metric, Iterable[tuple[tuple[str, ...], Series]]]]
+"""Families with their series, in the catalogue's order."""
+
+
 def read(block: Block) -> Reading:
     """All series of one block that are to be seen."""
-    numbers = block.numbers
     reading: Reading = {}
     for definition in block.definitions():
-        first = definition.slot
-        if math.isnan(numbers[first]):
-            # A gauge that was cleared.
-            continue
-        begin = first + definition.values
-        reading.setdefault(definition.family, {})[definition.labels] = Series(
-            list(numbers[first:begin]),
-            tuple(block.exemplar(begin + n * EXEMPLAR_SLOTS) for n in range(definition.exemplars)),
-        )
+        if _is_seen(block, definition):
+            reading.setdefault(definition.family, {})[definition.labels] = _series(block, definition)
     return reading
+
+
+def read_lazily(block: Block) -> Families:
+    """The same, each series read when it is asked for: whoever reads many can let others work in between."""
+    by_family: dict[str, list[Definition]] = {}
+    for definition in block.definitions():
+        if _is_seen(block, definition):
+            by_family.setdefault(definition.family, []).append(definition)
+    for metric in EVERY_FAMILY:
+        definitions = by_family.get(metric.name)
+        if definitions:
+            yield metric, ((definition.labels, _series(block, definition)) for definition in definitions)
+
+
+def families_of(reading: Reading) -> Families:
+    """A reading in the catalogue's order."""
+    for metric in EVERY_FAMILY:
+        family = reading.get(metric.name)
+        if family:
+            yield metric, family.items()
+
+
+def _is_seen(block: Block, definition: Definition) -> bool:
+    # A gauge that was cleared is not.
+    return not math.isnan(block.numbers[definition.slot])
+
+
+def _series(block: Block, definition: Definition) -> Series:
+    begin = definition.slot + definition.values
+    return Series(
+        list(block.numbers[definition.slot : begin]),
+        tuple(block.exemplar(begin + n * EXEMPLAR_SLOTS) for n in range(definition.exemplars)),
+    )
 
 
 def without_gauges(reading: Reading) -> Reading:

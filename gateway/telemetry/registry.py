@@ -9,26 +9,22 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar as PrometheusExemplar
 
 from gateway.telemetry.cells import Exemplar
-from gateway.telemetry.names import EVERY_FAMILY, Kind, Metric
-from gateway.telemetry.readings import Reading, Series
+from gateway.telemetry.names import Kind, Metric
+from gateway.telemetry.readings import Families, Series
 
 
 class CatalogueCollector(Collector):
     """Gives prometheus_client what `read` reads."""
 
-    def __init__(self, read: Callable[[], Reading]) -> None:
+    def __init__(self, read: Callable[[], Families]) -> None:
         self._read = read
 
     def collect(self) -> Iterator[PrometheusFamily]:
         """The families that have series."""
-        reading = self._read()
-        for metric in EVERY_FAMILY:
-            found = reading.get(metric.name)
-            if not found:
-                continue
+        for metric, found in self._read():
             name = metric.name.removesuffix("_total") if metric.kind is Kind.COUNTER else metric.name
             family = PrometheusFamily(name, metric.help, metric.kind.value)
-            for labels, series in found.items():
+            for labels, series in found:
                 _add(family, metric, dict(zip(metric.labels, labels, strict=True)), series)
             yield family
 

@@ -48,6 +48,7 @@ from gateway.types.clock import Clock, Rng
 if TYPE_CHECKING:
     from gateway.telemetry.push import MetricsPush
 
+_LOG = logging.getLogger(__name__)
 CLOSE_TIMEOUT_S = 3.0
 """How long the end of the process may wait for telemetry, within any usual grace period."""
 _LAG_INTERVAL_S = 0.5
@@ -178,13 +179,13 @@ class Telemetry:
     @property
     def exposition(self) -> Exposition:
         """What a scrape of this process gets."""
-        return Exposition(self.metrics.read, (process_registry(),))
+        return Exposition(self.metrics.families, (process_registry(),))
 
     @property
     def registry(self) -> CollectorRegistry:
         """The same, for readers that know prometheus_client."""
         registry = process_registry()
-        registry.register(CatalogueCollector(self.metrics.read))
+        registry.register(CatalogueCollector(self.metrics.families))
         return registry
 
     def instrument_http(self, client: Any) -> None:
@@ -233,6 +234,16 @@ class Telemetry:
     def _export_failed(self, signal: Signal) -> None:
         self.metrics.counter(names.EXPORT_ERRORS, signal).inc()
 
+    @property
+    def span_counts(self) -> tuple[int, int]:
+        """How many spans were exported, and how many lost."""
+        reading = self.metrics.read()
+
+        def total(metric: names.Metric) -> int:
+            return int(sum(series.values[0] for series in reading.get(metric.name, {}).values()))
+
+        return total(names.SPANS_EXPORTED), total(names.SPANS_DROPPED)
+
     def close(self) -> None:
         """Flush what is held back, within CLOSE_TIMEOUT_S in all; what is left is dropped and counted."""
         deadline = time.monotonic() + CLOSE_TIMEOUT_S
@@ -240,6 +251,9 @@ class Telemetry:
             left = len(self._parts) - position
             # A part that hangs leaves the others their share.
             part.close(max(0.1, (deadline - time.monotonic()) / left))
+        if self._exports and self._parts:
+            _LOG.info("%d spans exported, %d lost", *self.span_counts)
+        self._parts.clear()
 
 
 class _Part(Protocol):

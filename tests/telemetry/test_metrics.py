@@ -27,7 +27,7 @@ def metrics() -> Metrics:
 
 def scrape(metrics: Metrics) -> list[Sample]:
     """The samples that prometheus_client's own OpenMetrics parser reads from a scrape."""
-    text = "".join(Exposition(metrics.read).pieces(openmetrics=True))
+    text = "".join(Exposition(metrics.families).pieces(openmetrics=True))
     return [sample for family in parse_openmetrics(text) for sample in family.samples]
 
 
@@ -150,7 +150,7 @@ def test_the_text_format_says_the_same_without_exemplars(metrics: Metrics) -> No
     """A scraper without OpenMetrics reads the same samples."""
     metrics.record(facts.request(facts.streamed(), stream=True))
     metrics.record(facts.request(error_type=ErrorType.RATE_LIMITED, attempts=()))
-    text = "".join(Exposition(metrics.read, (process_registry(),)).pieces(openmetrics=False))
+    text = "".join(Exposition(metrics.families, (process_registry(),)).pieces(openmetrics=False))
     old = {
         (s.name, tuple(sorted(s.labels.items()))): s.value
         for family in parse_text(text)
@@ -165,7 +165,7 @@ def test_the_text_format_says_the_same_without_exemplars(metrics: Metrics) -> No
 def test_the_registry_says_the_same(metrics: Metrics) -> None:
     """prometheus_client's own families hold what the scrape holds, exemplars included."""
     metrics.record(facts.request(facts.streamed(), stream=True))
-    collected = [s for family in CatalogueCollector(metrics.read).collect() for s in family.samples]
+    collected = [s for family in CatalogueCollector(metrics.families).collect() for s in family.samples]
     scraped = scrape(metrics)
     assert [(s.name, s.labels, s.value) for s in collected] == [(s.name, s.labels, s.value) for s in scraped]
     assert [s.exemplar and s.exemplar.labels for s in collected] == [s.exemplar and s.exemplar.labels for s in scraped]

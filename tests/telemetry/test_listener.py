@@ -1,0 +1,85 @@
+"""The metrics listener: what a scraper gets over HTTP."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from gateway.listening import StartError
+from gateway.telemetry.cells import Block
+from gateway.telemetry.listener import Exposition, MetricsListener
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.registry import process_registry
+from tests.telemetry import facts
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """A listener over families with enough series for many pieces."""
+    metrics = Metrics(Block.private())
+    for number in range(100):
+        metrics.record(facts.request(facts.streamed(), stream=True, route=f"route-{number}"))
+    listener = MetricsListener(Exposition(metrics.families, (process_registry(),)), "127.0.0.1", 0)
+    yield f"http://127.0.0.1:{listener.port}"
+    listener.close()
+
+
+def test_openmetrics_is_given_to_who_accepts_it(url: str) -> None:
+    """With the type that names it, exemplars, and its end mark, in one parsable text."""
+    accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
+    reply = httpx.get(f"{url}/metrics", headers={"accept": accept}, trust_env=False)
+    assert reply.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert reply.text.endswith("\n# EOF\n")
+    families = {family.name: family for family in parse_openmetrics(reply.text)}
+    routes = {sample.labels["route"] for sample in families["gateway_requests"].samples}
+    assert len(routes) == 100
+    assert any(sample.exemplar for sample in families["gateway_request_duration_seconds"].samples)
+    assert "process_resident_memory_bytes" in families
+
+
+def test_the_text_format_is_given_to_others(url: str) -> None:
+    """Without exemplars and end mark."""
+    reply = httpx.get(f"{url}/metrics", headers={"accept": "text/plain"}, trust_env=False)
+    assert reply.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert "# EOF" not in reply.text
+    assert "trace_id" not in reply.text
+    assert {family.name for family in parse_text(reply.text)} > {"gateway_requests", "process_resident_memory_bytes"}
+
+
+def test_a_scraper_that_takes_gzip_gets_it(url: str) -> None:
+    """The same text, a fifth of its size at most."""
+    with httpx.Client(trust_env=False) as client:
+        plain = client.get(f"{url}/metrics", headers={"accept-encoding": "identity"}).text
+        with client.stream("GET", f"{url}/metrics", headers={"accept-encoding": "gzip"}) as reply:
+            assert reply.headers["content-encoding"] == "gzip"
+            data = b"".join(reply.iter_raw())
+    text = gzip.decompress(data).decode()
+    assert len(data) < len(text) / 5
+    assert _ours(text) == _ours(plain)
+
+
+def _ours(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith(("gateway_", "gen_ai_"))]
+
+
+def test_other_paths_are_not_found(url: str) -> None:
+    """The listener serves metrics and nothing else."""
+    assert httpx.get(f"{url}/admin", trust_env=False).status_code == 404
+
+
+def test_a_scraper_that_leaves_harms_nobody(url: str) -> None:
+    """Whoever breaks a scrape off, the next one is whole."""
+    with httpx.Client(trust_env=False) as client, client.stream("GET", f"{url}/metrics") as reply:
+        next(reply.iter_raw(100))
+    assert httpx.get(f"{url}/metrics", trust_env=False).status_code == 200
+
+
+def test_a_taken_port_is_an_error(url: str) -> None:
+    """The caller of the constructor learns of it."""
+    with pytest.raises(StartError, match="choose another port"):
+        MetricsListener(Exposition(Metrics(Block.private()).families), "127.0.0.1", int(url.rsplit(":", 1)[1]))
