@@ -4,6 +4,7 @@ OpenMetrics (with exemplars) or the text format, by the Accept header; compresse
 """
 
 import logging
+import sys
 import threading
 import time
 import zlib
@@ -76,6 +77,12 @@ class _Server(ThreadingHTTPServer):
         self.socket.close()
         self.socket = listen(*address, "--metrics-port")
         self.server_address = self.socket.getsockname()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a scraper that left or is too slow (an OSError); log any other failure, and serve on."""
+        failure = sys.exception()
+        if not isinstance(failure, OSError):
+            _LOG.error("a scrape failed", exc_info=failure)
 
 
 class _Scrape(BaseHTTPRequestHandler):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import socket
+import struct
+import threading
 from collections.abc import Iterator
 
 import httpx
@@ -14,6 +17,7 @@ from gateway.listening import StartError
 from gateway.telemetry.cells import Block
 from gateway.telemetry.listener import Exposition, MetricsListener
 from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.readings import Families
 from gateway.telemetry.registry import process_registry
 from tests.telemetry import facts
 
@@ -72,11 +76,32 @@ def test_other_paths_are_not_found(url: str) -> None:
     assert httpx.get(f"{url}/admin", trust_env=False).status_code == 404
 
 
-def test_a_scraper_that_leaves_harms_nobody(url: str) -> None:
-    """Whoever breaks a scrape off, the next one is whole."""
-    with httpx.Client(trust_env=False) as client, client.stream("GET", f"{url}/metrics") as reply:
-        next(reply.iter_raw(100))
-    assert httpx.get(f"{url}/metrics", trust_env=False).status_code == 200
+def test_a_scraper_that_leaves_harms_nobody(url: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Whoever breaks a scrape off, nothing is said on the terminal and the next one is whole."""
+    with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1]))) as scraper:
+        scraper.sendall(b"GET /metrics HTTP/1.1\r\nhost: gateway\r\n\r\n")
+        scraper.recv(100)
+        scraping = [thread for thread in threading.enumerate() if "process_request" in thread.name]
+        # A close that resets the connection: the listener learns of it in the middle of a write.
+        scraper.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert scraping
+    for thread in scraping:
+        thread.join(10)
+    assert capfd.readouterr().err == ""
+    assert httpx.get(f"{url}/metrics", trust_env=False).text.count("gateway_request_duration_seconds_count") == 100
+
+
+def test_a_scrape_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """With its cause, as a log record rather than as text on the terminal; its connection ends."""
+
+    def broken() -> Families:
+        raise ValueError("unreadable cells")
+
+    listener = MetricsListener(Exposition(broken), "127.0.0.1", 0)
+    with pytest.raises(httpx.RemoteProtocolError):
+        httpx.get(f"http://127.0.0.1:{listener.port}/metrics", trust_env=False)
+    listener.close()
+    assert "unreadable cells" in caplog.text
 
 
 def test_a_taken_port_is_an_error(url: str) -> None:
