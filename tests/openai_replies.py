@@ -103,6 +103,7 @@ def openai_stream(
     reset: bool = False,
     terminated: bool = True,
     done: bool = True,
+    headers: Sequence[Header] = (),
 ) -> StreamReply:
     """chat.completion.chunk events: the role, one event a text, the finish, usage when given, [DONE].
 
@@ -116,7 +117,7 @@ def openai_stream(
         pieces.append(sse(_body("chat.completion.chunk", "chatcmpl-test", model, [], usage)))
     if done:
         pieces.append(SSE_DONE)
-    return StreamReply(pieces, cut_after=cut_after, reset=reset, terminated=terminated)
+    return StreamReply(pieces, cut_after=cut_after, reset=reset, terminated=terminated, headers=headers)
 
 
 def _chunk(model: str, delta: Mapping[str, str], finish_reason: str | None) -> bytes:

@@ -25,6 +25,7 @@ from gateway.upstream.client import UpstreamClient
 from gateway.upstream.framing import SseDecoder
 from gateway.upstream.ndjson import NdjsonDecoder
 from gateway.upstream.pool import Exchange
+from gateway.upstream.rate_limits import remaining
 
 
 class Attempts:
@@ -201,16 +202,20 @@ class _Trial:
                     bound.target.timeouts,
                     endpoint.dialect.fault,
                     headers,
+                    on_answer=self._answered,
                     stream=self.request.stream,
                     propagate_trace=bound.target.propagate_trace,
                 )
         except UpstreamError as error:
-            attempt.answered(error.status)
+            if attempt.status_code is None:
+                attempt.unanswered(error.connect_s)
             raise
         finally:
             self._observation.upstream_s += monotonic() - sending
-        attempt.answered(exchange.status, exchange.connect_s)
         return exchange
+
+    def _answered(self, exchange: Exchange) -> None:
+        self._attempt.answered(exchange.status, exchange.connect_s, remaining(exchange.headers))
 
     async def _read(self, exchange: Exchange) -> ModelReply:
         attempt = self._attempt

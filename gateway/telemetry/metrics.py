@@ -124,7 +124,7 @@ class Metrics:
         self._requests: dict[tuple[object, ...], _RequestSeries] = {}
         self._attempts: dict[tuple[object, ...], _AttemptSeries] = {}
         self._response_models: dict[tuple[str, str], set[str]] = {}
-        self._watched: list[tuple[Gauge, Callable[[], float]]] = []
+        self._watched: list[Callable[[], None]] = []
 
     def counter(self, metric: Metric, *values: str) -> Counter:
         """A counter, for those who watch something else than requests. Any thread may count."""
@@ -140,12 +140,16 @@ class Metrics:
 
     def watch(self, gauge: Gauge, value: Callable[[], float]) -> None:
         """Ask `value` for the gauge's value at every refresh."""
-        self._watched.append((gauge, value))
+        self.on_refresh(lambda: gauge.set(value()))
+
+    def on_refresh(self, update: Callable[[], None]) -> None:
+        """Call `update` at every refresh."""
+        self._watched.append(update)
 
     def refresh(self) -> None:
         """Bring the watched gauges up to date, before a scrape and twice a second for those who read the block."""
-        for gauge, value in self._watched:
-            gauge.set(value())
+        for update in self._watched:
+            update()
 
     def read(self) -> Reading:
         """All series as they are now."""

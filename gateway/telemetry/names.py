@@ -255,7 +255,8 @@ LIMIT_STORAGE_ERRORS = Metric(
 RATELIMIT_REMAINING = Metric(
     name="gateway_provider_ratelimit_remaining",
     kind=Kind.GAUGE,
-    help="What a provider's last answer said is left of its rate limit (kind: requests or tokens).",
+    help="What a provider's last answer said is left of its rate limit (kind: requests, tokens, input_tokens, "
+    "output_tokens). Absent where it says nothing, or has not for two minutes.",
     labels=("provider", "model", "kind"),
     across=Across.MIN,
 )

@@ -18,6 +18,7 @@ from gateway.telemetry.redact import Redactor, public_url
 from gateway.types.clock import Clock, Rng
 from gateway.types.errors import ErrorType, GatewayError, Outcome, UpstreamError
 from gateway.types.model_io import ModelRequest
+from gateway.types.rate_limits import Remaining
 from gateway.types.records import (
     ANONYMOUS,
     NO_PARAMETERS,
@@ -66,6 +67,7 @@ class Observer:
 
     Args:
         sample: whether the spans of a trace are exported; called once a request with the trace id and the path template.
+        on_remaining: told a target's provider and model and what a reply said is left of its rate limits.
         on_sink_error: told the name of a sink that failed.
         trust_inbound_trace: continue callers' traces instead of linking them.
     """
@@ -78,6 +80,7 @@ class Observer:
         rng: Rng,
         sample: Callable[[int, str], bool],
         in_flight: InFlight,
+        on_remaining: Callable[[str, str, Remaining], None],
         on_sink_error: Callable[[str], None],
         trust_inbound_trace: bool = False,
         http_spans: bool = True,
@@ -87,6 +90,7 @@ class Observer:
         self.clock = clock
         self.rng = rng
         self.in_flight = in_flight
+        self.on_remaining = on_remaining
         self.http_spans = http_spans
         self.redactor = redactor or Redactor()
         self._contents = ContentMaker(self.redactor)
@@ -410,14 +414,26 @@ class AttemptObservation:
         self._http_span_id = self._observer.rng.getrandbits(64) or 1
         self._http_start_ns = self.start_ns + int((self._observer.clock.monotonic() - self._start) * 1e9)
 
-    def answered(self, status: int | None, connect_s: float | None = None) -> None:
-        """The reply's headers came, or the exchange failed without any (None). `connect_s` is of a new connection."""
-        self.connect_s = connect_s
+    def answered(self, status: int, connect_s: float | None = None, remaining: Remaining = ()) -> None:
+        """The reply's headers came.
+
+        Args:
+            status: of the reply.
+            connect_s: how long its connection took to open; None where it was open already.
+            remaining: what the headers say is left of the provider's rate limits.
+        """
         elapsed_s = self._observer.clock.monotonic() - self._start
         self._http_end_ns = self.start_ns + int(elapsed_s * 1e9)
-        if status is not None:
-            self.status_code = status
-            self.first_byte_s = elapsed_s
+        self.status_code = status
+        self.first_byte_s = elapsed_s
+        self.connect_s = connect_s
+        if remaining:
+            self._observer.on_remaining(self._provider, self._request_model, remaining)
+
+    def unanswered(self, connect_s: float | None = None) -> None:
+        """The exchange failed without headers; `connect_s` as above, until connecting failed where it did."""
+        self._http_end_ns = self.start_ns + int((self._observer.clock.monotonic() - self._start) * 1e9)
+        self.connect_s = connect_s
 
     def chunk(self, now: float) -> None:
         """A streamed chunk came at the monotonic time `now`."""
@@ -427,7 +443,7 @@ class AttemptObservation:
         self.last_chunk_s = elapsed_s
         self.chunks += 1
 
-    def _http_exchange(self) -> HttpExchange | None:
+    def _http_exchange(self, end_ns: int) -> HttpExchange | None:
         if not self._http_start_ns or not self._observer.http_spans:
             return None
         return HttpExchange(
@@ -437,13 +453,15 @@ class AttemptObservation:
             server_port=self._server_port,
             span_id=self._http_span_id,
             start_ns=self._http_start_ns,
-            end_ns=self._http_end_ns or self._http_start_ns,
+            # A caller who leaves before the headers ends the exchange with the attempt.
+            end_ns=self._http_end_ns or end_ns,
             status_code=self.status_code,
             error=self.error_type.value if self.error_type is not None and self.status_code is None else None,
         )
 
     def _finish(self) -> None:
         duration_s = self._observer.clock.monotonic() - self._start
+        end_ns = self.start_ns + int(duration_s * 1e9)
         error_type = self.error_type
         self.record = AttemptRecord(
             number=self._number,
@@ -456,7 +474,7 @@ class AttemptObservation:
             server_port=self._server_port,
             span_id=self.span_id,
             start_ns=self.start_ns,
-            end_ns=self.start_ns + int(duration_s * 1e9),
+            end_ns=end_ns,
             duration_s=duration_s,
             outcome=Outcome.OK if error_type is None else error_type.outcome,
             stream=self._stream,
@@ -474,7 +492,7 @@ class AttemptObservation:
             last_chunk_s=self.last_chunk_s,
             chunks=self.chunks,
             output_chars=self.output_chars,
-            http=self._http_exchange(),
+            http=self._http_exchange(end_ns),
             content=self._content() if self._asked is not None else None,
         )
         self._request.add(self.record)

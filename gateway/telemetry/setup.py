@@ -38,6 +38,7 @@ from gateway.telemetry.logs import JsonFormatter, RequestLog
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observe import Observer, Sink
 from gateway.telemetry.otlp import DirectOTLPSpanExporter
+from gateway.telemetry.provider_limits import ProviderLimits
 from gateway.telemetry.queue import EXPORT_FAILED
 from gateway.telemetry.readings import Reading
 from gateway.telemetry.redact import Redactor
@@ -133,12 +134,15 @@ class Telemetry:
         self._sampler = self._provider.sampler
         self._samples_all = exporter is not None and _is_always_on(self._sampler)
         self._exports = exporter is not None
+        limits = ProviderLimits(self.metrics, clock)
+        self.metrics.on_refresh(limits.refresh)
         self.observer = Observer(
             sinks=sinks,
             clock=clock,
             rng=rng,
             sample=self._sample,
             in_flight=self.metrics,
+            on_remaining=limits.told,
             on_sink_error=lambda sink: self.metrics.counter(names.SINK_ERRORS, sink).inc(),
             trust_inbound_trace=file.trust_inbound_trace,
             http_spans=file.http_span_maker is HttpSpans.LIGHT,

@@ -165,6 +165,7 @@ class UpstreamError(GatewayError):
         status: the upstream's HTTP status, where it gave one.
         sent: whether request bytes may have reached the upstream (then it may have charged for them).
         answer: the refusal as it came.
+        connect_s: seconds spent on opening a connection, also where that failed; None where none was opened.
     """
 
     def __init__(
@@ -178,12 +179,14 @@ class UpstreamError(GatewayError):
         retry_after_s: float | None = None,
         param: str | None = None,
         answer: UpstreamAnswer | None = None,
+        connect_s: float | None = None,
     ) -> None:
         super().__init__(error_type, message, param=param, retry_after_s=retry_after_s)
         self.retryable = retryable
         self.status = status
         self.sent = sent
         self.answer = answer
+        self.connect_s = connect_s
 
 
 class ServiceError(GatewayError):

@@ -39,6 +39,10 @@ class Sender(Protocol):
         ...
 
 
+def _nobody(exchange: Exchange) -> None:
+    """Does not want to know."""
+
+
 class UpstreamClient:
     """The one way to a provider.
 
@@ -60,10 +64,13 @@ class UpstreamClient:
         read_fault: Callable[[int, bytes], Fault],
         extra_headers: tuple[tuple[str, str], ...] = (),
         *,
+        on_answer: Callable[[Exchange], None] = _nobody,
         stream: bool = False,
         propagate_trace: bool = False,
     ) -> Exchange:
         """Send, and wait for a successful reply's headers; `read_fault` reads the dialect's error bodies.
+
+        `on_answer` is told of the headers when they come, whatever their status: an error's body is still to be read.
 
         Raises UpstreamError for a failed exchange and for every status that is not 2xx, with the provider's own
         public message; ServiceError when the credential cannot be had.
@@ -76,6 +83,7 @@ class UpstreamClient:
         exchange = await self._sender.send(
             wire.method, wire.url, headers, wire.body, timeouts, stream=stream, propagate_trace=propagate_trace
         )
+        on_answer(exchange)
         if not 200 <= exchange.status < 300:
             try:
                 body = await exchange.read()

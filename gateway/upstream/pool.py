@@ -146,7 +146,9 @@ class Pool:
                 proxy_headers=way.tunnel_headers,
             )
         except Exception as error:
-            raise map_failure(error, reading=False) from error
+            failure = map_failure(error, reading=False)
+            failure.connect_s = _connect_s.get()
+            raise failure from error
         connection = response.connection
         if connection is not None and connection.protocol is not None:
             # aiohttp has one read timeout: until the headers it was the first byte's, from here on it is the chunks'.
@@ -164,7 +166,7 @@ _connect_s: ContextVar[float | None] = ContextVar("connect_s")
 
 
 class _TimedConnector(aiohttp.TCPConnector):
-    """Tells the task that sends how long a new connection took. aiohttp's own tracing would cost every request."""
+    """Tells the task that sends how long a new connection took, or its failure. aiohttp's own tracing would cost every request."""
 
     async def _create_connection(
         self,
@@ -174,9 +176,11 @@ class _TimedConnector(aiohttp.TCPConnector):
     ) -> Any:
         clock = self._loop.time
         begun = clock()
-        protocol = await super()._create_connection(req, traces, timeout)
-        _connect_s.set(clock() - begun)
-        return protocol
+        try:
+            return await super()._create_connection(req, traces, timeout)
+        finally:
+            # Failures as well: a provider that nobody reaches is slow to connect to, not absent.
+            _connect_s.set(clock() - begun)
 
 
 def _session(tls: ssl.SSLContext | None, *, keepalive_s: float | None) -> aiohttp.ClientSession:

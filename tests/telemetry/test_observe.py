@@ -10,6 +10,7 @@ import pytest
 
 from gateway.telemetry.observe import Observer
 from gateway.types.errors import ErrorType, GatewayError, Outcome, RequestError, UpstreamError
+from gateway.types.rate_limits import Remaining
 from gateway.types.records import AttemptKind, RequestRecord
 from gateway.types.route import Operation
 from tests.clocks import ManualClock
@@ -54,6 +55,7 @@ class Watched:
         self.clock = ManualClock()
         self.in_flight = InFlight()
         self.failed_sinks: list[str] = []
+        self.remaining: list[tuple[str, str, Remaining]] = []
         self.asked: list[tuple[int, str]] = []
         self.observer = Observer(
             sinks=(*sinks, self.kept),
@@ -61,6 +63,7 @@ class Watched:
             rng=random.Random(1),
             sample=lambda trace_id, path: bool(self.asked.append((trace_id, path))) or sampled,
             in_flight=self.in_flight,
+            on_remaining=lambda *told: self.remaining.append(told),
             on_sink_error=self.failed_sinks.append,
             trust_inbound_trace=trust,
             http_spans=http_spans,
