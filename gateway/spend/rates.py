@@ -80,6 +80,26 @@ class Row(Struct, frozen=True, kw_only=True):
         plain = max(0, tokens - reasoning - audio)
         return plain * self.output + reasoning * self.reasoning + audio * self.output_audio
 
+    def cache_nano_usd(self, usage: Usage) -> tuple[int, int]:
+        """What the provider's cache saved, rounded down, and what it cost above plain input, rounded up.
+
+        A cached token is compared with the same token uncached: audio with audio. The size of the whole input, and so
+        its tier, is the same with and without a cache.
+        """
+        read, write = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
+        if self.flat or not (read or write):
+            return 0, 0
+        audio = usage.input_audio_tokens or 0
+        both = min(max(0, read + write + audio - (usage.input_tokens or 0)), read, audio)
+        differences = (
+            (read - both) * (self.input - self.cache_read),
+            both * (self.input_audio - self.cache_audio_read),
+            write * (self.input - self.cache_write),
+        )
+        saved = sum(amount for amount in differences if amount > 0)
+        surcharge = -sum(amount for amount in differences if amount < 0)
+        return saved // self.scale, -(-surcharge // self.scale)
+
     def bound_nano_usd(self, input_tokens: int, output_tokens: int) -> int:
         """The most that so many tokens can cost, whatever their kinds."""
         total = input_tokens * self.dearest_input + output_tokens * self.dearest_output + self.request

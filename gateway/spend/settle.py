@@ -151,8 +151,15 @@ def cost_of(
     if card is None:
         return Cost(nano_usd=None, basis=basis)
     dated = card.at(at_ns)
-    nano = dated.tiers.row(usage.input_tokens or 0).nano_usd(usage)
-    return Cost(nano_usd=min(nano, MAX_NANO_USD), basis=basis, price_version=dated.version)
+    row = dated.tiers.row(usage.input_tokens or 0)
+    saved, surcharge = row.cache_nano_usd(usage)
+    return Cost(
+        nano_usd=min(row.nano_usd(usage), MAX_NANO_USD),
+        basis=basis,
+        price_version=dated.version,
+        cache_saved_nano_usd=min(saved, MAX_NANO_USD),
+        cache_surcharge_nano_usd=min(surcharge, MAX_NANO_USD),
+    )
 
 
 def _reported(usage: Usage | None) -> bool:

@@ -49,7 +49,7 @@ class _AttemptSeries:
     """The series that every attempt of one kind feeds. What only some of them feed is found when first needed."""
 
     __slots__ = (
-        "_costs", "_families", "_place", "_target", "_tokens", "_unpriced", "attempts", "first_byte", "gen_ai", "stream",
+        "_caching", "_costs", "_families", "_place", "_target", "_tokens", "_unpriced", "attempts", "first_byte", "gen_ai", "stream",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +83,7 @@ class _AttemptSeries:
         self._unpriced: Counter | None = None
         self._tokens: dict[tuple[str, UsageSource], Counter] = {}
         self._costs: dict[Basis, Counter] = {}
+        self._caching: dict[str, Counter] = {}
 
     def phase(self, phase: str) -> Histogram:
         """The histogram of one of an attempt's phases."""
@@ -109,6 +110,16 @@ class _AttemptSeries:
                 counter = self._families[names.COST.name].counter(*self._place, cost.basis)
                 self._costs[cost.basis] = counter
             counter.inc(cost.nano_usd / 1e9, trace_id)
+            if cost.cache_saved_nano_usd:
+                self._cache(names.CACHE_SAVED, cost.cache_saved_nano_usd)
+            if cost.cache_surcharge_nano_usd:
+                self._cache(names.CACHE_SURCHARGE, cost.cache_surcharge_nano_usd)
+
+    def _cache(self, metric: Metric, nano_usd: int) -> None:
+        counter = self._caching.get(metric.name)
+        if counter is None:
+            counter = self._caching[metric.name] = self._families[metric.name].counter(*self._place)
+        counter.inc(nano_usd / 1e9)
 
 
 class Metrics:

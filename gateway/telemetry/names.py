@@ -183,6 +183,22 @@ COST = Metric(
     labels=("route", "team", "provider", "model", "basis"),
     exemplars=True,
 )
+CACHE_SAVED = Metric(
+    name="gateway_cache_saved_usd_total",
+    kind=Kind.COUNTER,
+    unit="usd",
+    help="What reading from providers' prompt caches saved: cached input tokens at the uncached price minus at the "
+    "cached one. Subtract gateway_cache_surcharge_usd_total for the net.",
+    labels=("route", "team", "provider", "model"),
+)
+CACHE_SURCHARGE = Metric(
+    name="gateway_cache_surcharge_usd_total",
+    kind=Kind.COUNTER,
+    unit="usd",
+    help="What writing to providers' prompt caches cost above plain input, where a provider charges more for it. It is "
+    "a part of gateway_cost_usd_total.",
+    labels=("route", "team", "provider", "model"),
+)
 UNPRICED_TOKENS = Metric(
     name="gateway_unpriced_tokens_total",
     kind=Kind.COUNTER,

@@ -31,11 +31,18 @@ class Basis(StrEnum):
 
 
 class Cost(Struct, frozen=True, kw_only=True):
-    """The price of one attempt. `nano_usd` is None when no price is known: that is flagged, and is never 0."""
+    """The price of one attempt. `nano_usd` is None when no price is known: that is flagged, and is never 0.
+
+    `cache_saved_nano_usd` is how much more its input would have cost without the provider's cache, rounded down;
+    `cache_surcharge_nano_usd` what writing to that cache cost above plain input, rounded up. Both are parts of the
+    explanation, not of the amount.
+    """
 
     nano_usd: int | None
     basis: Basis
     price_version: str = ""
+    cache_saved_nano_usd: int = 0
+    cache_surcharge_nano_usd: int = 0
 
 
 class Caller(Struct, frozen=True, kw_only=True):

@@ -235,6 +235,13 @@ async def test_all_signals_tell_one_cost(
             await accounts_of(gateway).flush()
             by_request = {line.request_id: line.nano_usd for line in await entries_of(gateway)}
             assert await balanced(gateway, told) == sum(case.nano_usd for case in all_cases)
+            caching = [attempt.cost for record in records for attempt in record.attempts if attempt.cost is not None]
+            assert nano(gateway.metric(names.CACHE_SAVED)) == sum(cost.cache_saved_nano_usd for cost in caching)
+            assert nano(gateway.metric(names.CACHE_SURCHARGE)) == sum(cost.cache_surcharge_nano_usd for cost in caching)
+            # 300 tokens read at 0.30 instead of 3 USD a million, 200 written at 3.75: Claude's four cases.
+            of_claude = {"route": "claude"}
+            assert nano(gateway.metric(names.CACHE_SAVED, **of_claude)) == 4 * 300 * 2_700
+            assert nano(gateway.metric(names.CACHE_SURCHARGE, **of_claude)) == 4 * 200 * 750
         spans = spans_in(collector)
     os.close(log)
     lines = [json.loads(line) for line in (tmp_path / "requests.log").read_text().splitlines()]

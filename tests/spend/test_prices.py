@@ -71,6 +71,46 @@ def test_a_cost_is_exact_and_rounded_up_once(rates: Rates, counts: dict[str, int
     assert compile_row(rates).nano_usd(usage(**counts)) == nano_usd
 
 
+@pytest.mark.parametrize(
+    ("rates", "counts", "saved", "surcharge"),
+    [
+        (FLAT, {"input_tokens": 1000, "cache_read_tokens": 900}, 0, 0),
+        (CACHED, {"input_tokens": 1000}, 0, 0),
+        (CACHED, {"input_tokens": 1000, "cache_read_tokens": 900}, 900 * 2_700, 0),
+        (CACHED, {"input_tokens": 1000, "cache_write_tokens": 900}, 0, 900 * 750),
+        (CACHED, {"input_tokens": 1000, "cache_read_tokens": 600, "cache_write_tokens": 300}, 600 * 2_700, 300 * 750),
+        (AUDIO, {"input_tokens": 1000, "cache_read_tokens": 100, "input_audio_tokens": 400}, 100 * 1_250, 0),
+        (AUDIO, {"input_tokens": 400, "cache_read_tokens": 100, "input_audio_tokens": 400}, 100 * 37_500, 0),
+        (Rates(input=Decimal("0.0015"), cache_read=Decimal("0.001")), {"input_tokens": 1, "cache_read_tokens": 1}, 0, 0),
+    ],
+)  # fmt: skip
+def test_what_a_cache_saved_and_cost(rates: Rates, counts: dict[str, int], saved: int, surcharge: int) -> None:
+    """Cached tokens against the same tokens uncached: what was saved is rounded down, what it cost on top, up."""
+    assert compile_row(rates).cache_nano_usd(usage(**counts)) == (saved, surcharge)
+
+
+@given(
+    counts=st.fixed_dictionaries({name: st.integers(0, 10**6) for name in ("plain", "read", "write", "output")}),
+    rates=st.fixed_dictionaries(
+        {name: st.decimals(0, 100, places=4) for name in ("input", "cache_read", "cache_write")}
+    ),
+)
+def test_savings_are_what_no_cache_would_have_cost_more(counts: dict[str, int], rates: dict[str, Decimal]) -> None:
+    """For all prices and counts: cost + saved - surcharge is the cost of the same request without a cache."""
+    row = compile_row(Rates(output=Decimal(7), **rates))
+    whole = counts["plain"] + counts["read"] + counts["write"]
+    cached = usage(
+        input_tokens=whole,
+        output_tokens=counts["output"],
+        cache_read_tokens=counts["read"],
+        cache_write_tokens=counts["write"],
+    )
+    saved, surcharge = row.cache_nano_usd(cached)
+    without = row.nano_usd(usage(input_tokens=whole, output_tokens=counts["output"]))
+    assert abs(row.nano_usd(cached) + saved - surcharge - without) <= 2  # each amount is rounded by itself
+    assert min(saved, surcharge) >= 0
+
+
 GOLDEN = [
     ("openai", "gpt-4o", {"input_tokens": 1000, "output_tokens": 500, "cache_read_tokens": 400}, 7_000_000),
     ("openai", "gpt-4o-mini", {"input_tokens": 1, "output_tokens": 1}, 750),

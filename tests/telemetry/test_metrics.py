@@ -120,6 +120,19 @@ def test_what_has_no_price_is_flagged_and_not_free(metrics: Metrics) -> None:
     assert value(metrics, "gateway_cost_usd_total") is None
 
 
+def test_what_caches_saved_and_cost_is_counted_apart(metrics: Metrics) -> None:
+    """Savings and surcharges are two counters of the payer, each with a series only where there is something to tell."""
+    labels = {"route": "chat", "team": "search", "provider": "openai", "model": "gpt-4o-mini"}
+    amounts = {"nano_usd": 900, "basis": Basis.PROVIDER_USAGE}
+    metrics.record(facts.request(facts.attempt(cost=Cost(**amounts, cache_saved_nano_usd=4_000))))
+    assert value(metrics, "gateway_cache_saved_usd_total", **labels) == pytest.approx(4e-6)
+    assert value(metrics, "gateway_cache_surcharge_usd_total", **labels) is None
+    metrics.record(facts.request(facts.attempt(cost=Cost(**amounts, cache_surcharge_nano_usd=500))))
+    metrics.record(facts.request(facts.attempt(cost=Cost(**amounts, cache_saved_nano_usd=1_000))))
+    assert value(metrics, "gateway_cache_saved_usd_total", **labels) == pytest.approx(5e-6)
+    assert value(metrics, "gateway_cache_surcharge_usd_total", **labels) == pytest.approx(5e-7)
+
+
 def test_estimated_tokens_are_no_percentiles(metrics: Metrics) -> None:
     """Estimates count in totals under their source, and stay out of the convention's histogram."""
     usage = Usage(input_tokens=7, output_tokens=9, source=UsageSource.ESTIMATED)
