@@ -13,7 +13,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 
@@ -128,6 +128,14 @@ class RunningGateway:
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
         )
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    """Wait for what no event tells."""
+    deadline = time.monotonic() + _WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come true within {_WAIT_S:.0f} s"
+        await asyncio.sleep(0.002)
 
 
 def settings_of(config: str, environment: Mapping[str, str] = ENVIRONMENT) -> Settings:

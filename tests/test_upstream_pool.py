@@ -1,22 +1,18 @@
 """The pool against real servers: which connections it keeps, what it refuses, and that it gives back every one."""
 
 import asyncio
-import ipaddress
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from gateway.types.errors import ErrorType, Outcome, UpstreamError
 from gateway.types.route import Timeouts
 from gateway.upstream.outbound import Outbound
 from gateway.upstream.pool import MAX_HEADER_BYTES, Pool
+from tests.certificates import certificate
 from tests.upstream import (
     BytesReply,
     ScriptedUpstream,
@@ -220,33 +216,6 @@ async def test_a_name_that_does_not_resolve(pool: Pool) -> None:
 
 
 # --- TLS --------------------------------------------------------------------------------------------------------
-
-
-def certificate(folder: Path, name: str, address: str) -> tuple[Path, ssl.SSLContext]:
-    """A self-signed certificate for an address: its file, and a server's context with it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
-    built = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    public, private = folder / f"{name}.pem", folder / f"{name}.key"
-    public.write_bytes(built.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(public, private)
-    return public, context
 
 
 async def test_a_certificate_that_nobody_vouches_for(pool: Pool, tmp_path: Path) -> None:

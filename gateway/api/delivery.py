@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from litestar.types import Receive, Send
+from litestar.types import Message, Receive, Send
 
 from gateway.api.errors import error_headers
 from gateway.api.surface import Surface
@@ -52,18 +52,18 @@ class AsgiDelivery:
         """Send the headers of a stream."""
         self.begun = True
         self._observation.status_code = 200
-        await self._send({"type": "http.response.start", "status": 200, "headers": [*_STREAM, *self._facts()]})
+        await self._tell({"type": "http.response.start", "status": 200, "headers": [*_STREAM, *self._facts()]})
 
     async def chunk(self, data: bytes) -> None:
         """Send complete SSE events."""
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        await self._tell({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end_stream(self) -> None:
         """Send the surface's end of a stream."""
         # A comment, which readers of server-sent events ignore: headers went out before the cost was known.
         cost = cost_usd(self._observation.cost_nano_usd) if self._surface.stream_comments else None
         comment = f": x-gateway-cost-usd={cost}\n\n".encode() if cost is not None else b""
-        await self._send({"type": "http.response.body", "body": comment + self._surface.stream_end, "more_body": False})
+        await self._tell({"type": "http.response.body", "body": comment + self._surface.stream_end, "more_body": False})
 
     def watch(self) -> None:
         """Cancel the running task if the caller leaves."""
@@ -95,7 +95,7 @@ class AsgiDelivery:
             return
         trace_id = self._observation.trace.trace_id_hex
         if self.begun:
-            await self._send(
+            await self._tell(
                 {
                     "type": "http.response.body",
                     "body": self._surface.stream_error(self._surface.error_body(error, trace_id)),
@@ -111,8 +111,7 @@ class AsgiDelivery:
         self.begun = True
         observation = self._observation
         observation.status_code = status
-        sending = observation.clock.monotonic()
-        await self._send(
+        await self._tell(
             {
                 "type": "http.response.start",
                 "status": status,
@@ -124,16 +123,28 @@ class AsgiDelivery:
                 ],
             }
         )
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
-        observation.caller_s += observation.clock.monotonic() - sending
+        await self._tell({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _tell(self, message: Message) -> None:
+        """Send, and count how long the caller took to take it, also one who then leaves."""
+        observation = self._observation
+        clock = observation.clock
+        begun = clock.monotonic()
+        try:
+            await self._send(message)
+        finally:
+            observation.caller_s += clock.monotonic() - begun
 
     def _facts(self) -> list[tuple[bytes, bytes]]:
         """What every reply says of itself: trace id, attempts, and whose time was spent (Server-Timing, in ms)."""
         observation = self._observation
-        upstream_s = observation.upstream_s
-        own_s = max(0.0, observation.elapsed_s - upstream_s)
         cost = cost_usd(observation.cost_nano_usd)
-        timing = f"gateway;dur={own_s * 1e3:.2f}, upstream;dur={upstream_s * 1e3:.2f}"
+        timing = (
+            f"gateway;dur={observation.own_s * 1e3:.2f}, upstream;dur={observation.upstream_s * 1e3:.2f}, "
+            f"caller;dur={observation.caller_s * 1e3:.2f}"
+        )
+        if observation.backoff_s:
+            timing += f", backoff;dur={observation.backoff_s * 1e3:.2f}"
         return [
             (b"x-gateway-trace-id", observation.trace.trace_id_hex.encode()),
             (b"x-gateway-request-id", observation.request_id.encode()),

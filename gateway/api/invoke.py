@@ -74,8 +74,10 @@ class Invoker:
             raise RequestError(ErrorType.METHOD_NOT_ALLOWED, "Method Not Allowed")
         observation.caller, key = self._authenticator.identify(scope["headers"], _address(scope))
         waiting = observation.clock.monotonic()
-        body = await _read_body(receive, scope)
-        observation.caller_s += observation.clock.monotonic() - waiting
+        try:
+            body = await _read_body(receive, scope)
+        finally:
+            observation.caller_s += observation.clock.monotonic() - waiting
         fields = read_fields(body)
         name = surface.route_name(parameter, fields)
         route = routes[name] if parameter is not None else _find(surface, routes, name, observation, delivery)

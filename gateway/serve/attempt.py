@@ -252,23 +252,22 @@ class _Trial:
         decoder = _DECODERS[self._bound.endpoint.dialect.framing]()
         observation, attempt = self._observation, self._attempt
         monotonic = observation.clock.monotonic
+        waiting, at_upstream = monotonic(), True
         try:
-            waiting = monotonic()
             async for data in exchange.chunks():
                 came = monotonic()
                 observation.upstream_s += came - waiting
+                at_upstream = False
                 self.started = True
                 pieces = [piece for event in decoder.feed(data) if (piece := translator.feed(event))]
                 if pieces:
-                    attempt.chunk(came)
+                    attempt.chunk(came, generated=translator.summary.output_chars > 0)
                     if attempt.pieces is not None:
                         attempt.pieces += pieces
-                    sending = monotonic()
                     await self._pass_on(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-                    waiting = monotonic()
-                    observation.caller_s += waiting - sending
-                else:
-                    waiting = monotonic()
+                waiting, at_upstream = monotonic(), True
+            observation.upstream_s += monotonic() - waiting
+            at_upstream = False
             rest = b"".join([*(translator.feed(event) for event in decoder.close()), translator.close()])
             if not translator.summary.finished:
                 raise UpstreamError(ErrorType.STREAM_CUT, "The provider broke its reply off before its end.")
@@ -276,6 +275,9 @@ class _Trial:
         except RecursionError:
             raise _too_deep() from None
         finally:
+            if at_upstream:
+                # A stream that breaks off or stalls was waited for, too.
+                observation.upstream_s += monotonic() - waiting
             self.finished = translator.summary.finished
             _summarise(attempt, translator.summary)
 

@@ -96,13 +96,20 @@ class Serving:
                         retries_left -= 1
                         tries += 1
                         kind = AttemptKind.RETRY
-                        await self._sleep(wait_s)
+                        await self._back_off(observation, wait_s)
                         continue
                     if bound is targets[-1]:
                         raise
                     kind = AttemptKind.FALLBACK
                     break
         raise AssertionError("the loop returns or raises")
+
+    async def _back_off(self, observation: RequestObservation, wait_s: float) -> None:
+        begun = observation.clock.monotonic()
+        try:
+            await self._sleep(wait_s)
+        finally:
+            observation.backoff_s += observation.clock.monotonic() - begun
 
     async def _try(
         self,

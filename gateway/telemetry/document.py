@@ -59,7 +59,20 @@ _HEADERS = (
     ("x-gateway-request-id", "The request."),
     ("x-gateway-attempts", "How many attempts had begun when the reply did."),
     ("x-gateway-error-type", "Errors only: the cause, from the closed list."),
-    ("server-timing", "Milliseconds: `gateway` is the gateway's own time so far, `upstream` the wait for providers."),
+    (
+        "x-gateway-cost-usd",
+        (
+            "The cost of all attempts, exact decimal; absent where no price is known. A stream's comes at its "
+            "end, as a comment."
+        ),
+    ),
+    (
+        "server-timing",
+        (
+            "Milliseconds until the reply began: `gateway` the gateway's own, `upstream` the wait for providers, "
+            "`caller` the wait for the body, `backoff` the wait before retries (where there were any)."
+        ),
+    ),
 )
 
 _PREFACE = """\

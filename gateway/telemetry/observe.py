@@ -158,7 +158,7 @@ class RequestObservation:
 
     __slots__ = (
         "_address", "_attempts", "_begun", "_method", "_observer", "_path_template", "_route", "_scheme", "_server",
-        "_start", "_start_ns", "_user_agent", "admit_s", "caller", "caller_s", "capture", "encode_s", "error_type", "request_id",
+        "_start", "_start_ns", "_user_agent", "admit_s", "backoff_s", "caller", "caller_s", "capture", "encode_s", "error_type", "request_id",
         "route_type", "settle_s", "status_code", "stream", "trace", "upstream_s",
     )  # fmt: skip
 
@@ -192,7 +192,7 @@ class RequestObservation:
         self.error_type: ErrorType | None = None
         self.status_code = 0
         self.capture: ContentCapture | None = None
-        self.admit_s = self.encode_s = self.upstream_s = self.settle_s = self.caller_s = 0.0
+        self.admit_s = self.encode_s = self.upstream_s = self.settle_s = self.caller_s = self.backoff_s = 0.0
 
     def __enter__(self) -> "RequestObservation":
         clock = self._observer.clock
@@ -226,9 +226,10 @@ class RequestObservation:
         return self._begun
 
     @property
-    def elapsed_s(self) -> float:
-        """Seconds since the request began."""
-        return self._observer.clock.monotonic() - self._start
+    def own_s(self) -> float:
+        """Seconds since the request began that were the gateway's own: no wait for provider, retry or caller."""
+        elapsed_s = self._observer.clock.monotonic() - self._start
+        return max(0.0, elapsed_s - self.upstream_s - self.caller_s - self.backoff_s)
 
     def routed(self, route: str, route_type: str, content: ContentCapture | None = None) -> None:
         """The request is for this configured route, which may ask for its content to be kept."""
@@ -282,6 +283,7 @@ class RequestObservation:
                 upstream_s=self.upstream_s,
                 settle_s=self.settle_s,
                 caller_s=self.caller_s,
+                backoff_s=self.backoff_s,
             ),
             attempts=tuple(self._attempts),
             error_type=error_type,
@@ -298,7 +300,7 @@ class AttemptObservation:
     """One upstream try while it runs. The caller of `observe_attempt` fills in what it learns."""
 
     __slots__ = (
-        "_asked", "_gen_ai_provider", "_http_end_ns", "_http_method", "_http_span_id", "_http_start_ns", "_http_url", "_kind",
+        "_asked", "_gen_ai_provider", "_generated", "_http_end_ns", "_http_method", "_http_span_id", "_http_start_ns", "_http_url", "_kind",
         "_number", "_observer", "_operation", "_parameters", "_provider", "_request", "_request_model",
         "_server_address", "_server_port", "_start", "_stream", "chunks", "connect_s", "cost", "error_type",
         "finish_reasons", "first_byte_s", "first_chunk_s", "last_chunk_s", "output_chars", "pieces", "record", "reply", "response_id",
@@ -349,6 +351,7 @@ class AttemptObservation:
         self.connect_s: float | None = None
         self.first_byte_s: float | None = None
         self.first_chunk_s: float | None = None
+        self._generated = False
         self.last_chunk_s: float | None = None
         self.chunks = 0
         self.output_chars = 0
@@ -435,11 +438,12 @@ class AttemptObservation:
         self._http_end_ns = self.start_ns + int((self._observer.clock.monotonic() - self._start) * 1e9)
         self.connect_s = connect_s
 
-    def chunk(self, now: float) -> None:
-        """A streamed chunk came at the monotonic time `now`."""
+    def chunk(self, now: float, *, generated: bool) -> None:
+        """A streamed chunk came at the monotonic time `now`; `generated`: the stream has shown some of the output."""
         elapsed_s = now - self._start
-        if self.first_chunk_s is None:
+        if self.first_chunk_s is None or (generated and not self._generated):
             self.first_chunk_s = elapsed_s
+            self._generated = generated
         self.last_chunk_s = elapsed_s
         self.chunks += 1
 

@@ -131,7 +131,8 @@ class AttemptRecord(Struct, frozen=True, kw_only=True):
     first_byte_s: float | None = None
     """From the start of the attempt until the response headers."""
     first_chunk_s: float | None = None
-    """From the start of the attempt until the first streamed chunk."""
+    """From the start of the attempt until the first streamed chunk of what the model generates. Chunks before it only
+    announce the reply; a stream without text (of tool calls, in some dialects) has its first chunk here."""
     last_chunk_s: float | None = None
     chunks: int = 0
     output_chars: int = 0
@@ -153,7 +154,8 @@ class Phases(Struct, frozen=True, kw_only=True):
     """Where a request's time went, in seconds.
 
     `admit_s`, `encode_s` and `settle_s` are the gateway's own work; `upstream_s` is waiting for providers;
-    `caller_s` is waiting for the caller to take bytes. What remains of the duration is the gateway's too.
+    `backoff_s` is waiting before a retry, as long as the provider asked or the schedule says; `caller_s` is waiting for
+    the caller to send the body and to take bytes. What remains of the duration is the gateway's too.
     """
 
     admit_s: float = 0.0
@@ -161,6 +163,7 @@ class Phases(Struct, frozen=True, kw_only=True):
     upstream_s: float = 0.0
     settle_s: float = 0.0
     caller_s: float = 0.0
+    backoff_s: float = 0.0
 
 
 class TraceContext(Struct, frozen=True, kw_only=True):
@@ -209,8 +212,9 @@ class RequestRecord(Struct, frozen=True, kw_only=True):
 
     @property
     def overhead_s(self) -> float:
-        """What the gateway itself added: the duration without waiting for the upstream or the caller."""
-        return max(0.0, self.duration_s - self.phases.upstream_s - self.phases.caller_s)
+        """What the gateway itself added: the duration without waiting for the upstream, a retry's time or the caller."""
+        phases = self.phases
+        return max(0.0, self.duration_s - phases.upstream_s - phases.caller_s - phases.backoff_s)
 
     @property
     def cost_nano_usd(self) -> int | None:

@@ -25,7 +25,7 @@ from tests.journeys.streaming_apis import STREAMING, TEXTS, StreamingApi
 from tests.openai_replies import openai_chat, openai_usage
 from tests.proving import Proof
 from tests.replies import RecordedRequest, Reply, StreamReply, Wire, head
-from tests.running_gateway import RunningGateway
+from tests.running_gateway import RunningGateway, until
 from tests.upstream import ScriptedUpstream
 
 PRICES = [{"model": model, "input_usd_per_mtok": 0.001, "output_usd_per_mtok": 0.01} for model in MODELS.values()]
@@ -79,14 +79,6 @@ class Caller:
             self._writer.close()
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    """Wait for what no event tells."""
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come true within {WAIT_S:.0f} s"
-        await asyncio.sleep(0.002)
 
 
 async def nothing_is_left(gateway: RunningGateway, upstream: ScriptedUpstream, callers: int = 0) -> None:

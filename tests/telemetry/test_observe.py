@@ -201,9 +201,9 @@ def test_each_attempt_leaves_a_record_with_its_own_clock() -> None:
             clock.advance(0.25)
             attempt.answered(200)
             clock.advance(0.25)
-            attempt.chunk(clock.monotonic())
+            attempt.chunk(clock.monotonic(), generated=True)
             clock.advance(1.0)
-            attempt.chunk(clock.monotonic())
+            attempt.chunk(clock.monotonic(), generated=True)
     first, second = watched.record.attempts
     assert (first.number, first.error_type, first.status_code) == (1, ErrorType.PROVIDER_OVERLOADED, 503)
     assert (second.number, second.kind, second.chunks) == (2, AttemptKind.RETRY, 2)

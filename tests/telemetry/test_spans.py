@@ -28,7 +28,7 @@ from gateway.config.schema import Semconv
 from gateway.telemetry import attributes
 from gateway.telemetry.spans import SCOPE, SpanMaker, span_count
 from gateway.types.errors import ErrorType
-from gateway.types.records import NO_PARAMETERS, AttemptKind, Basis, Content, Cost
+from gateway.types.records import NO_PARAMETERS, AttemptKind, Basis, Content, Cost, Phases
 from gateway.types.route import CaptureTo
 from gateway.types.usage import Usage
 from tests.telemetry import facts
@@ -297,7 +297,8 @@ def test_every_attribute_of_the_catalogue_is_emitted() -> None:
     )  # fmt: skip
     content = Content(to=CaptureTo.SPAN, input_messages="[]", output_messages="[]", cut=True)
     failed = facts.streamed(error_type=ErrorType.STREAM_CUT, usage=usage, parameters=parameters, content=content)
-    record = facts.request(failed, facts.attempt(http=facts.http(status_code=500)), error_type=ErrorType.STREAM_CUT)
+    good = facts.attempt(http=facts.http(status_code=500))
+    record = facts.request(failed, good, error_type=ErrorType.STREAM_CUT, phases=Phases(backoff_s=0.25))
     server, one, _, _, http = SpanMaker(RESOURCE, Semconv.BOTH).spans_of(record)
     for table, span in ((attributes.SERVER, server), (attributes.ATTEMPT, one), (attributes.HTTP, http)):
         emitted = {name: type(value) for name, value in (span.attributes or {}).items()}
