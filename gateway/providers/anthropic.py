@@ -44,7 +44,7 @@ def messages_codecs(send: Send) -> Mapping[Operation, Codec]:
     """Chat and Messages codecs for a host of Claude; `send` knows where that host wants model and version."""
 
     def chat_to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest:
-        return send(messages_body(request), request, endpoint)
+        return send(messages_body(request, endpoint.model), request, endpoint)
 
     def messages_to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest:
         return send(dict(request.fields), request, endpoint)

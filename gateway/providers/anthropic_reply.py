@@ -15,6 +15,7 @@ from gateway.providers.canonical_reply import (
     Function,
     Message,
     TextChoice,
+    ThinkingBlock,
     ToolCall,
     chat_reply,
     completion_reply,
@@ -45,6 +46,7 @@ ERROR_TYPES = {
 }
 """What Anthropic's `error.type` means."""
 _RETRYABLE = {"overloaded_error": 529, "rate_limit_error": 429}
+_THOUGHTS = ("thinking", "redacted_thinking")
 
 
 def _finish_reason(stop_reason: str | None) -> str:
@@ -70,6 +72,8 @@ class _Block(Struct):
     type: str
     text: str | None = None
     thinking: str | None = None
+    signature: str | None = None
+    data: str | None = None
     id: str | None = None
     name: str | None = None
     input: Raw = Raw()
@@ -87,6 +91,7 @@ class _Delta(Struct):
     type: str | None = None
     text: str | None = None
     thinking: str | None = None
+    signature: str | None = None
     partial_json: str | None = None
     stop_reason: str | None = None
 
@@ -142,14 +147,19 @@ def _usage(reported: _Usage | None) -> Usage | None:
 
 
 def chat_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:
-    """A Messages reply as a chat completion: texts joined, thinking as `reasoning_content`, tool uses as calls."""
+    """A Messages reply as a chat completion: texts joined, thinking as `reasoning_content`, tool uses as calls.
+
+    The thoughts stand in `thinking_blocks` too, as Claude wants them back.
+    """
     reply = decode_reply(_MESSAGE, body)
     texts = [block.text for block in reply.content if block.type == "text" and block.text is not None]
     thoughts = [block.thinking for block in reply.content if block.type == "thinking" and block.thinking]
     calls = [_call(block) for block in reply.content if block.type == "tool_use"]
+    blocks = [_thought(block) for block in reply.content if block.type in _THOUGHTS]
     message = Message(
         content="".join(texts) or None,
         reasoning_content="".join(thoughts) or msgspec.UNSET,
+        thinking_blocks=blocks or msgspec.UNSET,
         tool_calls=calls or msgspec.UNSET,
     )
     return chat_reply(
@@ -159,6 +169,14 @@ def chat_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> Mo
         usage=_usage(reply.usage),
         response_id=reply.id,
         response_model=reply.model,
+    )
+
+
+def _thought(block: _Block, index: int | msgspec.UnsetType = msgspec.UNSET) -> ThinkingBlock:
+    if block.type == "redacted_thinking":
+        return ThinkingBlock(index=index, type=block.type, data=block.data or "")
+    return ThinkingBlock(
+        index=index, type=block.type, thinking=block.thinking or "", signature=block.signature or msgspec.UNSET
     )
 
 
@@ -278,6 +296,8 @@ class ChatStream:
         self._writer = ChunkWriter(request, endpoint.model)
         self._calls: dict[int, int] = {}
         self._without_arguments: set[int] = set()
+        self._thought: _Block | None = None
+        self._thoughts = 0
 
     def feed(self, event: StreamEvent) -> bytes:
         """The chunks of one event; empty for events that only frame others. Raises UpstreamError for an error event."""
@@ -290,6 +310,8 @@ class ChatStream:
                 return self._begin(read.index, read.content_block)
             case "content_block_delta" if read.delta is not None:
                 return self._continue(read.index, read.delta)
+            case "content_block_stop" if self._thought is not None:
+                return self._think(self._thought)
             case "content_block_stop" if read.index in self._without_arguments:
                 # A call without arguments has none in its deltas; an empty object is what it means.
                 return self._arguments(read.index, "{}")
@@ -303,6 +325,8 @@ class ChatStream:
         if block.type == "text" and block.text:
             self.summary.output_chars += len(block.text)
             return self._writer.delta(content=block.text)
+        if block.type in _THOUGHTS:
+            self._thought = block
         if block.type != "tool_use":
             return b""
         number = self._calls[index] = len(self._calls)
@@ -313,11 +337,21 @@ class ChatStream:
     def _continue(self, index: int, delta: _Delta) -> bytes:
         if delta.text:
             return self._writer.delta(content=delta.text)
+        if delta.signature and self._thought is not None:
+            self._thought.signature = (self._thought.signature or "") + delta.signature
         if delta.thinking:
+            if self._thought is not None:
+                self._thought.thinking = (self._thought.thinking or "") + delta.thinking
             return self._writer.delta(reasoning_content=delta.thinking)
         if delta.partial_json and index in self._calls:
             return self._arguments(index, delta.partial_json)
         return b""
+
+    def _think(self, block: _Block) -> bytes:
+        """The whole thought in one chunk, as it is to be sent back: its words have gone out piece by piece."""
+        self._thought = None
+        self._thoughts += 1
+        return self._writer.delta(thinking_blocks=[_thought(block, self._thoughts - 1)])
 
     def _arguments(self, index: int, text: str) -> bytes:
         self._without_arguments.discard(index)

@@ -10,11 +10,13 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from gateway.providers.anthropic_thinking import add_thinking
 from gateway.providers.canonical_request import (
     ChatView,
     Message,
     Part,
     call_arguments,
+    call_id,
     data_url,
     decode_member,
     functions_of,
@@ -27,6 +29,7 @@ from gateway.providers.canonical_request import (
     stop_list,
     text_of,
 )
+from gateway.providers.hints import hint
 from gateway.providers.spec import Endpoint
 from gateway.types.errors import ErrorType, RequestError
 from gateway.types.model_io import ModelRequest, WireRequest
@@ -49,8 +52,8 @@ _JSON_INSTRUCTION = (
 _NO_PARAMETERS = Raw(b'{"type":"object","properties":{}}')
 
 
-def messages_body(request: ModelRequest) -> dict[str, Any]:
-    """A chat request as a Messages body, without `model`; RequestError for what Claude cannot do."""
+def messages_body(request: ModelRequest, model: str) -> dict[str, Any]:
+    """A chat request as a Messages body, without the member `model`; RequestError for what Claude cannot do."""
     refuse_native(request.fields, _CHAT_NAMES)
     view, extras = read_chat(request)
     _refuse_choices(request, view.n)
@@ -59,6 +62,10 @@ def messages_body(request: ModelRequest) -> dict[str, Any]:
             ErrorType.INVALID_REQUEST, "Cannot set both 'temperature' and 'top_p' parameters.", param="top_p"
         )
     body: dict[str, Any] = dict(extras)
+    # Which seed was used is of no use to Claude, nor to a reply that cannot be repeated.
+    body.pop("seed", None)
+    if user := hint(request, "user") or _user_of_metadata(request):
+        body["metadata"] = {"user_id": user}
     body["max_tokens"] = _max_tokens(view.token_limit, _DEFAULT_MAX_TOKENS)
     system, messages = _conversation(view)
     body["messages"] = messages
@@ -76,7 +83,19 @@ def messages_body(request: ModelRequest) -> dict[str, Any]:
         system.append({"type": "text", "text": instruction})
     if system:
         body["system"] = _system(system)
+    if effort := hint(request, "reasoning_effort"):
+        add_thinking(body, effort, model, limited=view.token_limit is not None, remembers=_remembers(view))
     return body
+
+
+def _user_of_metadata(request: ModelRequest) -> str | None:
+    """The one member of `metadata` that Claude's API has; OpenAI's has any."""
+    try:
+        metadata = msgspec.json.decode(request.fields.get("metadata", Raw(b"{}")))
+    except msgspec.DecodeError:
+        return None
+    user = metadata.get("user_id") if isinstance(metadata, dict) else None
+    return user if isinstance(user, str) else None
 
 
 def _refuse_choices(request: ModelRequest, n: int | None) -> None:
@@ -128,12 +147,31 @@ def _conversation(view: ChatView) -> tuple[list[_Block], list[dict[str, Any]]]:
     return system, turns
 
 
+def _remembers(view: ChatView) -> bool:
+    """Whether each of the assistant's calls since the user last spoke comes with the thoughts that led to it."""
+    for message in reversed(view.messages):
+        if message.role == "user":
+            break
+        if message.role == "assistant" and message.tool_calls and not message.thinking_blocks:
+            return False
+    return True
+
+
 def _system_blocks(message: Message, path: str) -> list[_Block]:
     if isinstance(message.content, list):
         text_of(message, path)
         # Parts stay as they came: they may carry `cache_control`.
         return list(message.content)
+    if present(message.cache_control):
+        return [
+            Raw(msgspec.json.encode(_marked({"type": "text", "text": message.content or ""}, message.cache_control)))
+        ]
     return [{"type": "text", "text": message.content or ""}]
+
+
+def _marked(block: dict[str, Any], cache_control: Raw) -> dict[str, Any]:
+    """The block with the mark up to which Claude caches the prompt, where there is one."""
+    return block | {"cache_control": cache_control} if present(cache_control) else block
 
 
 def _system(blocks: list[_Block]) -> str | list[_Block]:
@@ -143,42 +181,54 @@ def _system(blocks: list[_Block]) -> str | list[_Block]:
 
 def _content(message: Message, path: str) -> str | list[_Block]:
     if message.content is None or isinstance(message.content, str):
+        if message.content and present(message.cache_control):
+            return [_marked({"type": "text", "text": message.content}, message.cache_control)]
         return message.content or ""
-    return [_block(part, raw, f"{path}.content[{i}]") for i, (part, raw) in enumerate(parts_of(message, path))]
+    blocks = [
+        _block(part, raw, f"{path}.content[{i}]")
+        for i, (part, raw) in enumerate(parts_of(message, path))
+        # Claude refuses empty texts, which clients leave beside calls.
+        if part.type != "text" or part.text
+    ]
+    return blocks or ""
 
 
 def _block(part: Part, raw: Raw, path: str) -> _Block:
     """One part as a content block; text, and whatever Anthropic names itself, has the same shape there."""
     if part.type == "image_url":
-        if part.image_url is None:
+        address = part.image_address
+        if address is None:
             raise RequestError(ErrorType.INVALID_REQUEST, f"{path}.image_url is required.", param=f"{path}.image_url")
-        if inline := data_url(part.image_url.url):
-            return {"type": "image", "source": {"type": "base64", "media_type": inline[0], "data": inline[1]}}
-        return {"type": "image", "source": {"type": "url", "url": part.image_url.url}}
+        source = {"type": "url", "url": address}
+        if inline := data_url(address):
+            source = {"type": "base64", "media_type": inline[0], "data": inline[1]}
+        return _marked({"type": "image", "source": source}, part.cache_control)
     if part.type == "file" and part.file is not None and part.file.file_data is not None:
         inline = data_url(part.file.file_data)
         if inline is None:
             param = f"{path}.file.file_data"
             raise RequestError(ErrorType.INVALID_REQUEST, f"{param} must be a base64 data URL.", param=param)
-        return {"type": "document", "source": {"type": "base64", "media_type": inline[0], "data": inline[1]}}
+        source = {"type": "base64", "media_type": inline[0], "data": inline[1]}
+        return _marked({"type": "document", "source": source}, part.cache_control)
     return raw
 
 
 def _assistant(message: Message, path: str) -> str | list[_Block]:
-    if not message.tool_calls:
-        return _content(message, path)
     content = _content(message, path)
+    if not message.tool_calls and not message.thinking_blocks:
+        return content
     blocks = content if isinstance(content, list) else [{"type": "text", "text": content}] if content else []
     return [
+        *(Raw(msgspec.json.encode(thought)) for thought in message.thinking_blocks or ()),
         *blocks,
         *(
             {
                 "type": "tool_use",
-                "id": call.id,
+                "id": call_id(call.id),
                 "name": call.function.name,
                 "input": call_arguments(call, f"{path}.tool_calls[{index}]"),
             }
-            for index, call in enumerate(message.tool_calls)
+            for index, call in enumerate(message.tool_calls or ())
         ),
     ]
 
@@ -188,7 +238,9 @@ def _add_result(turns: list[dict[str, Any]], message: Message, path: str) -> Non
     if not message.tool_call_id:
         param = f"{path}.tool_call_id"
         raise RequestError(ErrorType.INVALID_REQUEST, f"{param} is required in a tool message.", param=param)
-    block = {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": _content(message, path)}
+    content = _content(msgspec.structs.replace(message, cache_control=Raw()), path)
+    block = {"type": "tool_result", "tool_use_id": call_id(message.tool_call_id), "content": content}
+    block = _marked(block, message.cache_control)
     last = turns[-1]["content"] if turns and turns[-1]["role"] == "user" else None
     if isinstance(last, list) and all(isinstance(b, dict) and b["type"] == "tool_result" for b in last):
         last.append(block)
@@ -202,10 +254,13 @@ def _add_result(turns: list[dict[str, Any]], message: Message, path: str) -> Non
 def _add_tools(body: dict[str, Any], view: ChatView) -> None:
     if view.tools:
         body["tools"] = [
-            {"name": function.name}
-            | ({"description": function.description} if function.description is not None else {})
-            | {"input_schema": function.parameters if present(function.parameters) else _NO_PARAMETERS}
-            for function in functions_of(view)
+            _marked(
+                {"name": function.name}
+                | ({"description": function.description} if function.description is not None else {})
+                | {"input_schema": function.parameters if present(function.parameters) else _NO_PARAMETERS},
+                tool.cache_control,
+            )
+            for function, tool in zip(functions_of(view), view.tools, strict=True)
         ]
     choice = _tool_choice(view)
     if view.parallel_tool_calls is False and view.tools:

@@ -17,6 +17,7 @@ from gateway.providers.canonical_request import (
     Part,
     ToolChoice,
     call_arguments,
+    call_id,
     data_url,
     functions_of,
     members,
@@ -109,6 +110,8 @@ def _conversation(view: ChatView) -> tuple[list[_Block], list[dict[str, Any]]]:
             continue
         role = "assistant" if message.role == "assistant" else "user"
         blocks = _blocks(message, path)
+        if not blocks:
+            continue
         if turns and turns[-1]["role"] == role:
             turns[-1]["content"] += blocks
         else:
@@ -119,11 +122,13 @@ def _conversation(view: ChatView) -> tuple[list[_Block], list[dict[str, Any]]]:
 def _blocks(message: Message, path: str) -> list[_Block]:
     match message.role:
         case "user":
-            return [_part(part, f"{path}.content[{n}]") for n, (part, _) in enumerate(parts_of(message, path))]
+            parts = enumerate(parts_of(message, path))
+            return [_part(part, f"{path}.content[{n}]") for n, (part, _) in parts if part.type != "text" or part.text]
         case "assistant":
             text = text_of(message, path)
             calls = message.tool_calls or []
-            blocks: list[_Block] = [{"text": text}] if text or not calls else []
+            # AWS refuses blank texts, which clients leave beside calls.
+            blocks: list[_Block] = [{"text": text}] if text.strip() else []
             for number, call in enumerate(calls):
                 if not call.function.name.strip():
                     raise _refuse(
@@ -131,10 +136,15 @@ def _blocks(message: Message, path: str) -> list[_Block]:
                         f"{path}.tool_calls[{number}].function.name",
                     )
                 arguments = call_arguments(call, f"{path}.tool_calls[{number}]")
-                blocks.append({"toolUse": {"toolUseId": call.id, "name": call.function.name, "input": arguments}})
+                blocks.append(
+                    {"toolUse": {"toolUseId": call_id(call.id), "name": call.function.name, "input": arguments}}
+                )
             return blocks
         case "tool":
-            result = {"toolUseId": message.tool_call_id or "", "content": [{"text": text_of(message, path)}]}
+            result = {
+                "toolUseId": call_id(message.tool_call_id or ""),
+                "content": [{"text": text_of(message, path)}],
+            }
             return [{"toolResult": result}]
         case role:
             raise _refuse(
@@ -145,9 +155,10 @@ def _blocks(message: Message, path: str) -> list[_Block]:
 def _part(part: Part, path: str) -> _Block:
     if part.type == "text" and part.text is not None:
         return {"text": part.text}
-    if part.type != "image_url" or part.image_url is None:
+    address = part.image_address
+    if part.type != "image_url" or address is None:
         raise _refuse(f"{path} is of type '{part.type}'; Amazon Bedrock takes text and image_url.", path)
-    image = data_url(part.image_url.url)
+    image = data_url(address)
     if image is None:
         raise _refuse(f"{path}.image_url.url must be a data: URL; Amazon Bedrock fetches no addresses.", path)
     media_type, data = image
@@ -361,10 +372,13 @@ class ConverseStream:
         self._writer = ChunkWriter(request, endpoint.model)
         self._calls: dict[int, int] = {}
         """Which call a content block is: text blocks count as blocks, too."""
+        self._without_input: set[int] = set()
 
     def feed(self, event: StreamEvent) -> bytes:
         """One frame; raises UpstreamError for an exception frame and for data that is no event."""
         match event.name:
+            case "contentBlockStop" if self._without_input:
+                return self._call_ends(decode_reply(_EVENT, event.data).content_block_index)
             case "contentBlockStart" | "contentBlockDelta":
                 read = decode_reply(_EVENT, event.data)
                 if read.start is not None and read.start.tool_use is not None:
@@ -384,11 +398,18 @@ class ConverseStream:
 
     def _call_begins(self, block: int, tool_use: _ToolUseStart) -> bytes:
         index = self._calls[block] = len(self._calls)
+        self._without_input.add(block)
         function = Function(name=tool_use.name, arguments="")
         return self._writer.delta(tool_calls=[ToolCall(index=index, id=tool_use.tool_use_id, function=function)])
 
+    def _call_ends(self, block: int) -> bytes:
+        """A call without input has none in its deltas; an empty object is what it means."""
+        return self._delta(block, _BlockDelta(tool_use=_ToolUseDelta("{}"))) if block in self._without_input else b""
+
     def _delta(self, block: int, delta: _BlockDelta) -> bytes:
         if delta.tool_use is not None:
+            if delta.tool_use.input:
+                self._without_input.discard(block)
             self.summary.output_chars += len(delta.tool_use.input)
             piece = ToolCall(
                 index=self._calls.get(block, 0), type=msgspec.UNSET, function=Function(arguments=delta.tool_use.input)

@@ -50,12 +50,26 @@ class ToolCall(Struct, frozen=True, kw_only=True):
     thought_signature: str | UnsetType = UNSET
 
 
+class ThinkingBlock(Struct, frozen=True, kw_only=True):
+    """One of Claude's thoughts, signed, or encrypted in `data`; `index` is for chunks only.
+
+    Callers who send it back with the message let Claude go on from there.
+    """
+
+    index: int | UnsetType = UNSET
+    type: str
+    thinking: str | UnsetType = UNSET
+    signature: str | UnsetType = UNSET
+    data: str | UnsetType = UNSET
+
+
 class Message(Struct, frozen=True, kw_only=True):
     """What the assistant said. `content` is null where there are only calls."""
 
     role: str = "assistant"
     content: str | None = None
     reasoning_content: str | UnsetType = UNSET
+    thinking_blocks: list[ThinkingBlock] | UnsetType = UNSET
     tool_calls: list[ToolCall] | UnsetType = UNSET
 
 
@@ -80,6 +94,7 @@ class _Delta(Struct, frozen=True, kw_only=True):
     role: str | UnsetType = UNSET
     content: str | UnsetType | None = UNSET
     reasoning_content: str | UnsetType = UNSET
+    thinking_blocks: list[ThinkingBlock] | UnsetType = UNSET
     tool_calls: list[ToolCall] | UnsetType = UNSET
 
 
@@ -268,6 +283,7 @@ class ChunkWriter:
         *,
         content: str | None = None,
         reasoning_content: str | None = None,
+        thinking_blocks: list[ThinkingBlock] | None = None,
         tool_calls: list[ToolCall] | None = None,
         finish_reason: str | None = None,
     ) -> bytes:
@@ -280,6 +296,7 @@ class ChunkWriter:
             role="assistant" if first else UNSET,
             content=UNSET if content is None else content,
             reasoning_content=UNSET if reasoning_content is None else reasoning_content,
+            thinking_blocks=thinking_blocks or UNSET,
             tool_calls=tool_calls or UNSET,
         )
         return self._event([_DeltaChoice(index=index, delta=delta, finish_reason=finish_reason)])

@@ -1,9 +1,11 @@
 """The canonical (OpenAI-like) request as values, for dialects that must rebuild it in their vendor's words.
 
 A view names the fields that more than one vendor has a word for; everything else a caller sent comes back beside it,
-byte for byte, so that vendor parameters reach their vendor. A field that is null counts as absent.
+byte for byte, so that vendor parameters reach their vendor. A field that is null counts as absent, and so do hints to
+OpenAI and values that change nothing.
 
-Source: https://platform.openai.com/docs/api-reference (chat, completions and embeddings: create)
+Source: https://platform.openai.com/docs/api-reference (chat, completions and embeddings: create);
+`thinking_blocks` and `cache_control` are how OpenAI's clients speak of Claude's.
 """
 
 import re
@@ -11,14 +13,16 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
+from gateway.providers.hints import says_nothing
 from gateway.types.errors import ErrorType, RequestError
 from gateway.types.model_io import ModelRequest
 
 _AT = re.compile(r" - at `\$\.?([^`]*)`$")
 _DATA_URL = re.compile(r"data:(?P<media_type>[^;,]+)(?:;[^,]*)?;base64,(?P<data>.*)", re.DOTALL)
 _NULL = Raw(b"null")
+_NO_ID_LETTER = re.compile(r"[^a-zA-Z0-9_-]")
 
 Extras = dict[str, Raw]
 
@@ -57,6 +61,15 @@ class ToolCall(Struct, frozen=True):
         return self.thought_signature
 
 
+class ThinkingBlock(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One of Claude's thoughts, as a reply gave it: signed, or encrypted in `data`. Claude wants it back unchanged."""
+
+    type: str
+    thinking: str | UnsetType = UNSET
+    signature: str | UnsetType = UNSET
+    data: str | UnsetType = UNSET
+
+
 class Message(Struct, frozen=True):
     """One chat message. `content` is text or a list of parts, each still as raw JSON (see `Part`)."""
 
@@ -64,6 +77,8 @@ class Message(Struct, frozen=True):
     content: str | list[Raw] | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
+    thinking_blocks: list[ThinkingBlock] | None = None
+    cache_control: Raw = Raw()
 
 
 class ImageUrl(Struct, frozen=True):
@@ -87,13 +102,19 @@ class InputFile(Struct, frozen=True):
 
 
 class Part(Struct, frozen=True):
-    """One part of a message's content, with the members of the types that OpenAI names."""
+    """One part of a message's content, with the members of the types that OpenAI names, and Claude's cache mark."""
 
     type: str = ""
     text: str | None = None
-    image_url: ImageUrl | None = None
+    image_url: ImageUrl | str | None = None
     input_audio: InputAudio | None = None
     file: InputFile | None = None
+    cache_control: Raw = Raw()
+
+    @property
+    def image_address(self) -> str | None:
+        """The image's URL, which some clients write without the object around it."""
+        return self.image_url.url if isinstance(self.image_url, ImageUrl) else self.image_url
 
 
 class FunctionSpec(Struct, frozen=True):
@@ -110,6 +131,7 @@ class Tool(Struct, frozen=True):
 
     type: str = "function"
     function: FunctionSpec | None = None
+    cache_control: Raw = Raw()
 
 
 class JsonSchema(Struct, frozen=True):
@@ -221,9 +243,20 @@ def _read(request: ModelRequest, view: type[_V]) -> tuple[_V, Extras]:
     extras: Extras = {}
     names = view.__struct_encode_fields__
     for name, value in request.fields.items():
-        if value != _NULL:
-            (known if name in names else extras)[name] = value
+        if name in names:
+            if value != _NULL:
+                known[name] = value
+        elif value != _NULL and not says_nothing(name, value):
+            extras[name] = value
+    if view is CompletionView and bytes(known.get("prompt", b"")).startswith(b"["):
+        known["prompt"] = _only_prompt(known["prompt"])
     return decode_member(msgspec.json.encode(known), view, ""), extras
+
+
+def _only_prompt(raw: Raw) -> Raw:
+    """The prompt of a list of one, which is how many clients send it; the list itself when it is another."""
+    prompts = decode_member(raw, list[Raw], "prompt")
+    return prompts[0] if len(prompts) == 1 else raw
 
 
 _M = TypeVar("_M")
@@ -276,6 +309,11 @@ def call_arguments(call: ToolCall, path: str) -> Raw:
     text = call.function.arguments.strip() or "{}"
     decode_member(text.encode(), dict[str, Raw], f"{path}.function.arguments")
     return Raw(msgspec.json.format(text.encode(), indent=-1))
+
+
+def call_id(given: str) -> str:
+    """A call's id in the letters that Anthropic and AWS allow. Other vendors' ids come along with a conversation."""
+    return _NO_ID_LETTER.sub("_", given)
 
 
 def data_url(url: str) -> tuple[str, str] | None:

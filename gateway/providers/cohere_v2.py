@@ -208,7 +208,7 @@ def chat_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> Mo
     reply = decode_reply(_CHAT, body)
     said, thought = _texts(reply.message)
     calls = [
-        ToolCall(id=call.id, function=Function(name=call.function.name, arguments=call.function.arguments))
+        ToolCall(id=call.id, function=Function(name=call.function.name, arguments=call.function.arguments or "{}"))
         for call in reply.message.tool_calls or ()
     ]
     message = Message(content=said, reasoning_content=thought or msgspec.UNSET, tool_calls=calls or msgspec.UNSET)
@@ -275,7 +275,15 @@ _HEAD = msgspec.json.Decoder(_EventHead)
 _EVENT = msgspec.json.Decoder(_Event)
 _NO_DELTA = _EventDelta()
 _NO_MESSAGE = _EventMessage()
-_READ = ("content-start", "content-delta", "tool-plan-delta", "tool-call-start", "tool-call-delta", "message-end")
+_READ = (
+    "content-start",
+    "content-delta",
+    "tool-plan-delta",
+    "tool-call-start",
+    "tool-call-delta",
+    "tool-call-end",
+    "message-end",
+)
 """The events that say something to the caller. `message-start` has lists where these have objects."""
 
 
@@ -287,6 +295,7 @@ class CohereStream:
         self._writer = ChunkWriter(request, endpoint.model)
         self._completion = request.operation is Operation.COMPLETIONS
         self._calls: dict[int, int] = {}
+        self._without_arguments: set[int] = set()
 
     def feed(self, event: StreamEvent) -> bytes:
         """One event; raises UpstreamError for a failed generation and for data that is no event."""
@@ -300,6 +309,9 @@ class CohereStream:
         delta = read.delta or _NO_DELTA
         if read.type == "message-end":
             return self._end(delta)
+        if read.type == "tool-call-end":
+            # A call without arguments has none in its deltas; an empty object is what it means.
+            return self._arguments(read.index, "{}") if read.index in self._without_arguments else b""
         return self._piece(read, delta.message or _NO_MESSAGE)
 
     def _piece(self, read: _Event, message: _EventMessage) -> bytes:
@@ -318,10 +330,16 @@ class CohereStream:
         self.summary.output_chars += len(call.function.arguments)
         if read.type == "tool-call-start":
             index = self._calls[read.index] = len(self._calls)
+            if not call.function.arguments:
+                self._without_arguments.add(read.index)
             function = Function(name=call.function.name, arguments=call.function.arguments)
             return self._writer.delta(tool_calls=[ToolCall(index=index, id=call.id, function=function)])
-        index = self._calls.get(read.index, 0)
-        piece = ToolCall(index=index, type=msgspec.UNSET, function=Function(arguments=call.function.arguments))
+        return self._arguments(read.index, call.function.arguments)
+
+    def _arguments(self, place: int, text: str) -> bytes:
+        if text:
+            self._without_arguments.discard(place)
+        piece = ToolCall(index=self._calls.get(place, 0), type=msgspec.UNSET, function=Function(arguments=text))
         return self._writer.delta(tool_calls=[piece])
 
     def _end(self, delta: _EventDelta) -> bytes:

@@ -48,7 +48,7 @@ def gemini_codecs(*, call_ids: bool) -> Mapping[Operation, Codec]:
     """Codecs for chat, completions and Gemini's own calls; `call_ids` as for `chat_body`."""
 
     def chat_to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest:
-        return _generate(chat_body(request, call_ids=call_ids), request, endpoint)
+        return _generate(chat_body(request, endpoint.model, call_ids=call_ids), request, endpoint)
 
     def completion_to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest:
         return _generate(completion_body(request), request, endpoint)

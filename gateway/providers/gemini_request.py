@@ -28,6 +28,8 @@ from gateway.providers.canonical_request import (
     stop_list,
     text_of,
 )
+from gateway.providers.gemini_thinking import NO_SIGNATURE, add_thinking, wants_signatures
+from gateway.providers.hints import hint
 from gateway.types.errors import ErrorType, RequestError
 from gateway.types.model_io import ModelRequest
 
@@ -63,19 +65,21 @@ _AUDIO_TYPES = {"wav": "audio/wav", "mp3": "audio/mp3"}
 Body = dict[str, Any]
 
 
-def chat_body(request: ModelRequest, *, call_ids: bool) -> Body:
+def chat_body(request: ModelRequest, model: str, *, call_ids: bool) -> Body:
     """A chat request as a `generateContent` body; RequestError for what Gemini cannot do.
 
     `call_ids` says whether calls and their results carry ids, which Vertex AI refuses.
     """
     view, extras = read_chat(request)
     body = _with_config(view, extras)
-    system, contents = _Conversation(call_ids=call_ids).read(view.messages)
+    system, contents = _Conversation(call_ids=call_ids, signs=wants_signatures(model)).read(view.messages)
     body["contents"] = contents
     if system:
         body["system_instruction"] = {"parts": system}
     _add_tools(body, view)
     _add_format(body, view)
+    if effort := hint(request, "reasoning_effort"):
+        add_thinking(body.setdefault("generationConfig", {}), effort, model)
     return body
 
 
@@ -120,8 +124,9 @@ def _with_config(view: ChatView | CompletionView, extras: Extras) -> Body:
 class _Conversation:
     """Turns messages into contents. Gemini names the function in a result, so calls are remembered by id."""
 
-    def __init__(self, *, call_ids: bool) -> None:
+    def __init__(self, *, call_ids: bool, signs: bool) -> None:
         self._call_ids = call_ids
+        self._signs = signs
         self._names: dict[str, str] = {}
         self._system: list[Body] = []
         self._contents: list[Body] = []
@@ -159,6 +164,8 @@ class _Conversation:
             part: Body = {"functionCall": function}
             if call.signature is not None:
                 part["thoughtSignature"] = call.signature
+            elif self._signs and index == 0:
+                part["thoughtSignature"] = NO_SIGNATURE
             parts.append(part)
         return parts or [{"text": ""}]
 
@@ -199,8 +206,8 @@ def _part(part: Part, raw: Raw, path: str) -> Body | Raw:
     match part.type:
         case "text":
             return {"text": part.text or ""}
-        case "image_url" if part.image_url is not None:
-            return _media(part.image_url.url)
+        case "image_url" if part.image_address is not None:
+            return _media(part.image_address)
         case "file" if part.file is not None and part.file.file_data is not None:
             return _media(part.file.file_data)
         case "input_audio" if part.input_audio is not None:

@@ -40,6 +40,10 @@ def _fold_delta(message: dict[str, Any], delta: dict[str, Any]) -> None:
     for name in ("content", "reasoning_content"):
         if delta.get(name) is not None:
             message[name] = (message.get(name) or "") + delta[name]
+    for thought in delta.get("thinking_blocks") or ():
+        thoughts: list[dict[str, Any]] = message.setdefault("thinking_blocks", [])
+        assert thought["index"] == len(thoughts), "a thought comes whole"
+        thoughts.append({name: value for name, value in thought.items() if name != "index"})
     for piece in delta.get("tool_calls") or ():
         calls: list[dict[str, Any]] = message.setdefault("tool_calls", [])
         if piece["index"] == len(calls):
