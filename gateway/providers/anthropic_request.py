@@ -66,6 +66,9 @@ def messages_body(request: ModelRequest, model: str) -> dict[str, Any]:
     body.pop("seed", None)
     if user := hint(request, "user") or _user_of_metadata(request):
         body["metadata"] = {"user_id": user}
+    if hint(request, "service_tier") == "standard_only":
+        # The one word of Claude's that OpenAI has not.
+        body["service_tier"] = "standard_only"
     body["max_tokens"] = _max_tokens(view.token_limit, _DEFAULT_MAX_TOKENS)
     system, messages = _conversation(view)
     body["messages"] = messages
