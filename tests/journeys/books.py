@@ -1,19 +1,18 @@
 """What tests of money share: a gateway with every vendor's API, and the check that all books say the same."""
 
+import asyncio
 import json
 import re
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import httpx
 
 from gateway.spend.budgets import BudgetState
 from gateway.spend.ledger import Accounts
-from gateway.spend.opening import Ledgers
 from gateway.store.spec import Entry
-from gateway.store.sqlite import open_sqlite, read_sqlite
 from gateway.telemetry import names
 from tests.running_gateway import RunningGateway, running_gateway
 
@@ -27,6 +26,7 @@ MODELS = {
 """The model of each route, all of them publicly priced."""
 ROUTE_TYPES = {"completions": "completions", "embeddings": "embeddings"}
 NANO = 1_000_000_000
+_WAIT_S = 10.0
 
 
 def configuration(url: str, *, models: Mapping[str, str] | None = None, **sections: object) -> str:
@@ -57,11 +57,6 @@ def budget(usd: float | Decimal | str, name: str = "all", **more: object) -> dic
 def dollars(nano_usd: int) -> str:
     """Nano-dollars as an exact amount for a configuration."""
     return str(Decimal(nano_usd) / NANO)
-
-
-def ledgers_at(path: Path) -> Ledgers:
-    """One ledger file, over restarts."""
-    return Ledgers(write=lambda: open_sqlite(path), read=lambda: read_sqlite(path))
 
 
 def accounts_of(gateway: RunningGateway) -> Accounts:
@@ -129,6 +124,14 @@ def nano(usd: float) -> int:
 def chat(text: str = "Hello?", **more: Any) -> dict[str, Any]:
     """The body of a chat request to the route `chat` on /v1."""
     return {"model": "chat", "messages": [{"role": "user", "content": text}], **more}
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    """Wait for what no event tells."""
+    deadline = time.monotonic() + _WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come true within {_WAIT_S:.0f} s"
+        await asyncio.sleep(0.002)
 
 
 async def held_by(body: Mapping[str, Any], **sections: object) -> int:

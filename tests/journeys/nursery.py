@@ -8,6 +8,7 @@ seconds of imports are spared. That makes thousands of kill -9 affordable. Order
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -73,6 +74,14 @@ class Child:
                     await asyncio.sleep(0.01)
                 else:
                     return
+
+    async def spent_nano_usd(self) -> int:
+        """What its only budget's gauge says was spent."""
+        found = re.findall(r"metrics on (http://[^/]+/metrics)", self.log.read_text())
+        async with httpx.AsyncClient(trust_env=False) as client:
+            text = (await client.get(found[-1])).text
+        (value,) = re.findall(r"^gateway_budget_spent_usd\{[^}]*\} (\S+)$", text, re.MULTILINE)
+        return round(float(value) * 1e9)
 
     async def end(self, number: signal.Signals) -> int:
         """Send a signal and wait for the end: the exit status, or minus the signal that killed it."""

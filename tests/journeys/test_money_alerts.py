@@ -11,7 +11,8 @@ from typing import Any
 
 from gateway.cli import SystemClock
 from gateway.spend.alerts import RETRY_S
-from tests.journeys.books import MODELS, budget, chat, configuration, dollars, ledgers_at, states_of
+from tests.journeys.books import MODELS, budget, chat, configuration, dollars, states_of
+from tests.journeys.ledgers import JourneyLedger, sqlite_ledger
 from tests.openai_replies import openai_chat, openai_usage
 from tests.replies import BytesReply, HangupReply, RecordedRequest, Reply
 from tests.running_gateway import RunningGateway, running_gateway
@@ -64,16 +65,17 @@ def config_for(upstream: ScriptedUpstream, receiver: ScriptedUpstream, **more: o
     return configuration(upstream.url, prices=PRICES, budgets=[watched])
 
 
-async def test_each_threshold_is_told_once_over_restarts(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+async def test_each_threshold_is_told_once_over_restarts(upstream: ScriptedUpstream, ledger: JourneyLedger) -> None:
     """50, 80 and 100 % of a month are three alerts, though three processes spend it and many requests cross at once."""
-    ledgers = ledgers_at(tmp_path / "ledger.db")
     async with ScriptedUpstream() as receiver:
         receiver.always(lambda _: BytesReply(b""))
         config = config_for(upstream, receiver)
         # Every start is 61 s later than the one before: what had been claimed and not delivered would be due again.
         for start, (times, so_far) in enumerate([(49, 0), (5, 1), (30, 2), (40, 3), (10, 3)]):
             clock = LaterClock(start * (RETRY_S + 1))
-            async with running_gateway(config, ledgers=ledgers, clock=clock, rng=random.Random(start)) as gateway:
+            async with running_gateway(
+                config, ledgers=ledger.ledgers, clock=clock, rng=random.Random(start)
+            ) as gateway:
                 await spend(gateway, upstream, times)
                 await receiver.wait_requests(so_far)
         assert Counter(alert["threshold"] for alert in received(receiver)) == {"0.5": 1, "0.8": 1, "1": 1}
@@ -85,7 +87,7 @@ async def test_each_threshold_is_told_once_over_restarts(upstream: ScriptedUpstr
 
 async def test_an_alert_waits_for_its_receiver(upstream: ScriptedUpstream, tmp_path: Path) -> None:
     """A receiver that refuses, hangs up and is away gets the alert when it is back, under the id of the first try."""
-    ledgers = ledgers_at(tmp_path / "ledger.db")
+    ledgers = sqlite_ledger(tmp_path / "ledger.db").ledgers
     async with ScriptedUpstream() as receiver:
         failures: list[Reply] = [BytesReply(b"", status=500), HangupReply(), BytesReply(b"", status=404)]
         receiver.script(*failures, BytesReply(b"", status=204))
@@ -103,7 +105,7 @@ async def test_an_alert_waits_for_its_receiver(upstream: ScriptedUpstream, tmp_p
 
 async def test_a_refusal_is_told_once(upstream: ScriptedUpstream, tmp_path: Path) -> None:
     """A hard budget tells the first request that it refused, and not the hundred after it."""
-    ledgers = ledgers_at(tmp_path / "ledger.db")
+    ledgers = sqlite_ledger(tmp_path / "ledger.db").ledgers
     async with ScriptedUpstream() as receiver:
         receiver.always(lambda _: BytesReply(b""))
         config = config_for(upstream, receiver, enforcement="hard", thresholds=[])
@@ -121,7 +123,7 @@ async def test_a_refusal_is_told_once(upstream: ScriptedUpstream, tmp_path: Path
 
 async def test_formats_of_other_receivers(upstream: ScriptedUpstream, tmp_path: Path) -> None:
     """Slack gets a text, PagerDuty an event with its routing key, each once."""
-    ledgers = ledgers_at(tmp_path / "ledger.db")
+    ledgers = sqlite_ledger(tmp_path / "ledger.db").ledgers
     async with ScriptedUpstream() as receiver:
 
         def answer(request: RecordedRequest) -> Reply:

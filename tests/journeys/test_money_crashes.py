@@ -8,8 +8,8 @@ import sqlite3
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,22 @@ from click.testing import CliRunner
 
 from gateway.cli import main
 from gateway.store.spec import Entry
-from gateway.store.sqlite import read_sqlite
 from gateway.telemetry import names
 from gateway.types.records import Basis
-from tests.journeys.books import MODELS, budget, chat, configuration, dollars, held_by, ledgers_at
+from tests.journeys.books import MODELS, budget, chat, configuration, dollars, held_by, told_nano_usd
+from tests.journeys.ledgers import JourneyLedger, postgres_ledger, sqlite_ledger
 from tests.journeys.nursery import ROOT, Child, free_port, nursery
 from tests.openai_replies import openai_chat, openai_stream, openai_usage
 from tests.proving import Proof
 from tests.replies import RecordedRequest, Reply
 from tests.running_gateway import running_gateway
+from tests.store.postgres_server import PostgresServer
 from tests.upstream import ScriptedUpstream
 
 # One nano-dollar a token.
 PRICES = [{"model": model, "input_usd_per_mtok": 0.001, "output_usd_per_mtok": 0.001} for model in MODELS.values()]
 LIMIT_TOKENS = 10_000_000
 """What a request may generate, plus ten times its number: an orphan's amount then tells whose it was."""
-LEDGER = {"path": "ledger.db", "max_output_tokens": 10 * LIMIT_TOKENS}
 CALLERS = 20
 ROOM = 12
 """Requests that fit at once: fewer than ask, so that each round fights for the budget."""
@@ -89,25 +89,6 @@ class Numbers:
         return self.asked
 
 
-def entries_at(path: Path) -> list[Entry]:
-    """The lines of a ledger."""
-    store = read_sqlite(path)
-    try:
-        return list(store.entries())
-    finally:
-        store.close()
-
-
-def owed_at(path: Path) -> int:
-    """What is spent, and what dead processes have left held."""
-    store = read_sqlite(path)
-    try:
-        spent = sum(entry.nano_usd or 0 for entry in store.entries())
-        return spent + sum(hold.nano_usd for hold in store.holds())
-    finally:
-        store.close()
-
-
 def number_of(entry: Entry, held_by_none: int) -> int:
     """Whose charge a line is: told by its usage, or by its amount where the process died first."""
     if entry.basis is Basis.ORPHAN:
@@ -119,22 +100,22 @@ def number_of(entry: Entry, held_by_none: int) -> int:
     return entry.usage.output_tokens
 
 
-async def kill_many(folder: Path, rounds: Iterable[int], seed: int) -> tuple[int, int]:
+async def kill_many(folder: Path, ledger: JourneyLedger, rounds: Iterable[int], seed: int) -> tuple[int, int]:
     """Kill a gateway under load in each round, all on one ledger, and reconcile; how many were killed and served."""
     rng = random.Random(seed)
-    config, ledger = folder / "gateway.yaml", folder / "ledger.db"
+    config = folder / "gateway.yaml"
+    section = {**ledger.section, "max_output_tokens": 10 * LIMIT_TOKENS}
     held_by_none = await held_by(body_of(0), prices=PRICES, ledger={"max_output_tokens": 10 * LIMIT_TOKENS})
     served, numbers = Served(), Numbers()
     limits = []
-    kills = 0
+    kills = owed = 0
     async with ScriptedUpstream() as upstream, nursery() as forks:
         upstream.always(served)
         for _ in rounds:
             kills += 1
-            owed = owed_at(ledger) if ledger.exists() else 0
             limits.append(owed + (held_by_none + 10 * (numbers.asked + 10_000)) * ROOM)
             budgets = [budget(dollars(limits[-1]), thresholds=[], window="none")]
-            config.write_text(configuration(upstream.url, prices=PRICES, budgets=budgets, ledger=LEDGER))
+            config.write_text(configuration(upstream.url, prices=PRICES, budgets=budgets, ledger=section))
             child = await forks.start(config)
             callers = [asyncio.create_task(ask_until_killed(child, numbers)) for _ in range(CALLERS)]
             enough = len(served.numbers) + rng.randrange(1, 80)
@@ -142,12 +123,15 @@ async def kill_many(folder: Path, rounds: Iterable[int], seed: int) -> tuple[int
             await asyncio.sleep(rng.random() * 0.01)
             assert await child.end(signal.SIGKILL) == -signal.SIGKILL
             await asyncio.gather(*callers)
-            assert owed_at(ledger) <= limits[-1]
+            owed = ledger.owed()
+            assert owed <= limits[-1]
             upstream.requests.clear()
         # The last start charges what the last kill left, and ends in order.
         child = await forks.start(config)
+        spent = await child.spent_nano_usd()
         assert await child.end(signal.SIGTERM) == 0
-    lines = entries_at(ledger)
+    lines = ledger.entries()
+    assert spent == sum(line.nano_usd or 0 for line in lines), "the gauge is not the ledger's sum"
     charged = Counter(number_of(line, held_by_none) for line in lines)
     assert [number for number in served.numbers if charged[number] == 0] == [], "served and not charged"
     assert [number for number, times in charged.items() if times > 1] == [], "charged twice"
@@ -165,15 +149,22 @@ async def kill_many(folder: Path, rounds: Iterable[int], seed: int) -> tuple[int
 
 @pytest.mark.timeout(300)
 async def test_killing_gateways_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    """After 20 kill -9 under load each request that the provider served is charged once, and no limit was passed."""
-    await kill_many(tmp_path, range(20), seed=1)
+    """After 12 kill -9 under load each request that the provider served is charged once, and no limit was passed."""
+    await kill_many(tmp_path, sqlite_ledger(tmp_path / "ledger.db"), range(12), seed=1)
+
+
+@pytest.mark.stack
+@pytest.mark.timeout(300)
+async def test_killing_gateways_on_postgres_loses_and_doubles_nothing(tmp_path: Path, postgres: PostgresServer) -> None:
+    """The same on PostgreSQL, after 5: the next start takes the name of the dead node, and charges what it left."""
+    await kill_many(tmp_path, postgres_ledger(postgres), range(5), seed=3)
 
 
 @pytest.mark.prove(share=3)
 @pytest.mark.timeout(0)
 async def test_2_000_kills_of_whole_gateways(tmp_path: Path, proof: Proof) -> None:
     """The same after 2,000 kill -9."""
-    kills, served = await kill_many(tmp_path, proof.rounds(2_000), seed=2)
+    kills, served = await kill_many(tmp_path, sqlite_ledger(tmp_path / "ledger.db"), proof.rounds(2_000), seed=2)
     proof.found(kills=kills, served=served, lost=0, doubled=0, difference_nano_usd=0)
 
 
@@ -226,56 +217,74 @@ async def gauge(client: httpx.AsyncClient, metrics: str, name: str) -> float:
     return float(found[1]) if found is not None else 0.0
 
 
-@pytest.mark.timeout(120)
-async def test_sigterm_with_500_queued_charges_loses_none(upstream: ScriptedUpstream, tmp_path: Path) -> None:
-    """With a ledger that cannot write, 500 replies go out; SIGTERM then waits for all their charges, and exits 0."""
-    config, path = tmp_path / "gateway.yaml", tmp_path / "ledger.db"
-    config.write_text(configuration(upstream.url, prices=PRICES, ledger=LEDGER))
-    upstream.always(lambda _: openai_chat(usage=openai_usage(9, 3)))
-    async with started(config) as (process, url, metrics), httpx.AsyncClient(trust_env=False, timeout=30) as client:
-        lock = sqlite3.connect(path, isolation_level=None)
+@contextmanager
+def unwritable(ledger: JourneyLedger) -> Iterator[None]:
+    """Nobody can add a line while the context lasts: somebody else has the ledger locked."""
+    if "path" in ledger.section:
+        lock = sqlite3.connect(str(ledger.section["path"]), isolation_level=None)
         lock.execute("BEGIN IMMEDIATE")
         try:
-            asked = 0
-            while asked < 500:
+            yield
+        finally:
+            lock.execute("ROLLBACK")
+            lock.close()
+        return
+    import psycopg
+
+    with psycopg.connect(str(ledger.section["postgres"])) as connection:
+        connection.execute("LOCK TABLE entries IN EXCLUSIVE MODE")
+        yield
+
+
+@pytest.mark.timeout(120)
+async def test_sigterm_with_500_queued_charges_loses_none(
+    upstream: ScriptedUpstream, ledger: JourneyLedger, tmp_path: Path
+) -> None:
+    """With a ledger that cannot write, 500 replies go out; SIGTERM then waits for all their charges, and exits 0.
+
+    What the replies told is what the ledger says in the end.
+    """
+    config = tmp_path / "gateway.yaml"
+    config.write_text(configuration(upstream.url, prices=PRICES, ledger=ledger.section))
+    upstream.always(lambda _: openai_chat(usage=openai_usage(9, 3)))
+    async with started(config) as (process, url, metrics), httpx.AsyncClient(trust_env=False, timeout=30) as client:
+        told = []
+        with unwritable(ledger):
+            while len(told) < 500:
                 replies = await asyncio.gather(
                     *(client.post(f"{url}/v1/chat/completions", json=chat()) for _ in range(50))
                 )
                 assert {reply.status_code for reply in replies} == {200}
-                asked += len(replies)
+                told += map(told_nano_usd, replies)
             deadline = time.monotonic() + 30
             while await gauge(client, metrics, names.LEDGER_PENDING.name) < 500:
                 assert time.monotonic() < deadline, "500 charges are not queued"
-            assert lock.execute("SELECT count(*) FROM entries").fetchone() == (0,)
+            assert ledger.entries() == []
             process.send_signal(signal.SIGTERM)
             await said(process, "draining")
-        finally:
-            lock.execute("ROLLBACK")
-            lock.close()
         assert await asyncio.wait_for(process.wait(), 30) == 0
-    lines = entries_at(path)
+    lines = ledger.entries()
     assert len({(line.request_id, line.attempt) for line in lines}) == len(lines) == 500
-    assert sum(line.nano_usd or 0 for line in lines) == 500 * 12
+    assert sum(line.nano_usd or 0 for line in lines) == sum(told) == 500 * 12
     assert CliRunner().invoke(main, ["ledger", "verify", "--config-path", str(config)]).exit_code == 0
 
 
-async def test_streams_at_the_end_of_the_grace_are_charged(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+async def test_streams_at_the_end_of_the_grace_are_charged(upstream: ScriptedUpstream, ledger: JourneyLedger) -> None:
     """Streams that a stop breaks off are charged for what came, in the ledger, before the process ends."""
-    path = tmp_path / "ledger.db"
     gates = [asyncio.Event() for _ in range(20)]
     upstream.script(*(openai_stream(["word", gate, "unseen"]) for gate in gates))
     config = configuration(upstream.url, prices=PRICES, budgets=[budget(5)])
-    async with running_gateway(config, ledgers=ledgers_at(path)) as gateway:
+    async with running_gateway(config, ledgers=ledger.ledgers) as gateway:
         first = [asyncio.Event() for _ in gates]
         streams = [asyncio.create_task(_read(gateway.url, event)) for event in first]
         async with asyncio.timeout(10):
             await asyncio.gather(*(event.wait() for event in first))
     ends = await asyncio.gather(*streams)
     assert all("word" in text and "unseen" not in text for text in ends)
-    lines = entries_at(path)
+    lines = ledger.entries()
     assert [line.basis for line in lines] == [Basis.PARTIAL] * 20
     assert all(line.nano_usd for line in lines)
-    store = read_sqlite(path)
+    store = ledger.ledgers.read()
     assert store.holds() == []
     assert store.wrong_counters() == []
     store.close()

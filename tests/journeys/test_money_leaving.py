@@ -20,7 +20,8 @@ from gateway.telemetry import names
 from gateway.types.errors import ErrorType
 from gateway.types.records import Basis
 from tests.conftest import StartGateway
-from tests.journeys.books import MODELS, accounts_of, balanced, budget, configuration, entries_of, ledgers_at
+from tests.journeys.books import MODELS, accounts_of, balanced, budget, configuration, entries_of, until
+from tests.journeys.ledgers import JourneyLedger, sqlite_ledger
 from tests.journeys.streaming_apis import STREAMING, TEXTS, StreamingApi
 from tests.openai_replies import openai_chat, openai_usage
 from tests.proving import Proof
@@ -109,12 +110,21 @@ def check_line(api: StreamingApi, came: int, line: Entry) -> None:
     assert line.nano_usd
 
 
-@pytest.mark.parametrize("api", STREAMING, ids=lambda api: api.name)
+@pytest.mark.parametrize(
+    ("ledger", "api"),
+    [
+        *(pytest.param("sqlite", api, id=api.name) for api in STREAMING),
+        # What happens to a stream does not depend on the store: one API shows that its charges reach this one too.
+        pytest.param("postgres", STREAMING[0], id=f"{STREAMING[0].name}-postgres", marks=pytest.mark.stack),
+    ],
+    indirect=["ledger"],
+)
 async def test_leaving_after_any_event(
-    upstream: ScriptedUpstream, start_gateway: StartGateway, api: StreamingApi
+    upstream: ScriptedUpstream, start_gateway: StartGateway, ledger: JourneyLedger, api: StreamingApi
 ) -> None:
     """After event k, for every k, a caller's leaving closes the provider's connection and is charged as the table says."""
-    gateway = await start_gateway(configuration(upstream.url, prices=PRICES, budgets=[budget(5)]))
+    config = configuration(upstream.url, prices=PRICES, budgets=[budget(5)])
+    gateway = await start_gateway(config, ledgers=ledger.ledgers)
     for came in range(api.visible + 1):
         reply = StreamReply([*api.events[:came], asyncio.Event(), *api.events[came:]])
         upstream.script(reply)
@@ -211,7 +221,7 @@ async def test_leaving_while_money_is_asked_for_gives_it_back(
     """A caller who leaves before its hold is on disk is not served, holds nothing, and pays nothing."""
     path = tmp_path / "ledger.db"
     config = configuration(upstream.url, prices=PRICES, budgets=[budget(5)])
-    gateway = await start_gateway(config, ledgers=ledgers_at(path))
+    gateway = await start_gateway(config, ledgers=sqlite_ledger(path).ledgers)
     api = STREAMING[0]
     other = sqlite3.connect(path, isolation_level=None)
     try:

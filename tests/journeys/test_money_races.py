@@ -21,6 +21,7 @@ from tests.journeys.books import (
     states_of,
     told_nano_usd,
 )
+from tests.journeys.ledgers import BOTH, JourneyLedger
 from tests.openai_replies import openai_chat, openai_usage
 from tests.replies import RecordedRequest, Reply, json_reply
 from tests.upstream import ScriptedUpstream
@@ -34,11 +35,16 @@ KEYS = [{"secret": f"gwk_k{n}_0123456789abcdef", "team": f"team{n % 2}"} for n i
 CALLERS = 200
 
 
+SCOPES: list[dict[str, str]] = [{"team": "*"}, {"key": "*"}, {"route": "chat"}, {"provider": "openai", "model": "*"}]
+
+
 @pytest.mark.parametrize(
-    "scope", [{}, {"team": "*"}, {"key": "*"}, {"route": "chat"}, {"provider": "openai", "model": "*"}]
+    ("ledger", "scope"),
+    [*(pytest.param(*store.values, {}, marks=store.marks) for store in BOTH), *(("sqlite", scope) for scope in SCOPES)],
+    indirect=["ledger"],
 )
 async def test_exactly_as_many_as_fit_are_admitted(
-    upstream: ScriptedUpstream, start_gateway: StartGateway, scope: dict[str, str]
+    upstream: ScriptedUpstream, start_gateway: StartGateway, ledger: JourneyLedger, scope: dict[str, str]
 ) -> None:
     """Of 200 at once, which are the scope's first ever, exactly the 7 that fit are sent; then all books agree."""
     body = chat(max_tokens=50)
@@ -46,7 +52,8 @@ async def test_exactly_as_many_as_fit_are_admitted(
     one = await held_by(body, prices=PRICES)
     limit = budget(dollars(one * 8 - 1), scope=scope)
     gateway = await start_gateway(
-        configuration(upstream.url, prices=PRICES, keys=KEYS, budgets=[limit, budget(1, "roomy")])
+        configuration(upstream.url, prices=PRICES, keys=KEYS, budgets=[limit, budget(1, "roomy")]),
+        ledgers=ledger.ledgers,
     )
     gate = asyncio.Event()
     upstream.always(lambda _: openai_chat(usage=openai_usage(11, 50), hold=gate))
@@ -77,11 +84,14 @@ async def test_exactly_as_many_as_fit_are_admitted(
     assert await balanced(gateway, map(told_nano_usd, replies)) == 7 * (11 + 500)
 
 
-async def test_what_is_not_used_comes_back(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
+async def test_what_is_not_used_comes_back(
+    upstream: ScriptedUpstream, start_gateway: StartGateway, ledger: JourneyLedger
+) -> None:
     """A hold's rest returns when its request ends: one after the other, far more requests fit than were held at once."""
     body = chat(max_tokens=50)
     one = await held_by(body, prices=PRICES)
-    gateway = await start_gateway(configuration(upstream.url, prices=PRICES, budgets=[budget(dollars(one + 20 * 21))]))
+    config = configuration(upstream.url, prices=PRICES, budgets=[budget(dollars(one + 20 * 21))])
+    gateway = await start_gateway(config, ledgers=ledger.ledgers)
     upstream.always(lambda _: openai_chat(usage=openai_usage(11, 1)))
     replies = []
     for number in range(1, 22):

@@ -2,17 +2,29 @@
 
 import json
 import random
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.store.spec import Payer
-from gateway.store.sqlite import read_sqlite
 from gateway.telemetry import names
 from gateway.types.records import Basis
 from tests.conftest import StartGateway
-from tests.journeys.books import MODELS, balanced, budget, chat, configuration, entries_of, ledgers_at, states_of
+from tests.journeys.books import (
+    MODELS,
+    accounts_of,
+    balanced,
+    budget,
+    chat,
+    configuration,
+    entries_of,
+    states_of,
+    told_nano_usd,
+    until,
+)
+from tests.journeys.ledgers import JourneyLedger
 from tests.journeys.streaming_apis import STREAMING, StreamingApi
 from tests.openai_replies import SSE_DONE, openai_chat, openai_error, openai_usage, sse
 from tests.replies import Reply, StreamReply, json_reply
@@ -47,12 +59,13 @@ HEADERS = {
 
 
 async def test_nothing_that_a_caller_says_changes_who_pays(
-    upstream: ScriptedUpstream, start_gateway: StartGateway
+    upstream: ScriptedUpstream, start_gateway: StartGateway, ledger: JourneyLedger
 ) -> None:
     """Claims in body and headers, together and each alone, leave payer, price, charge and budget as configured."""
     red = budget(1, "red", scope={"team": "red"})
     blue = budget(0, "blue", scope={"team": "blue"})
-    gateway = await start_gateway(configuration(upstream.url, prices=PRICES, keys=KEYS, budgets=[red, blue]))
+    config = configuration(upstream.url, prices=PRICES, keys=KEYS, budgets=[red, blue])
+    gateway = await start_gateway(config, ledgers=ledger.ledgers)
     upstream.always(lambda _: openai_chat(usage=openai_usage(7, 3)))
     claims = [(CLAIMS, HEADERS), *(({name: value}, {}) for name, value in CLAIMS.items())]
     claims += [({}, {name: value}) for name, value in HEADERS.items()]
@@ -87,11 +100,12 @@ async def test_requests_of_one_trace_are_each_charged(upstream: ScriptedUpstream
 
 
 async def test_an_unpriced_model_is_refused_where_a_budget_limits(
-    upstream: ScriptedUpstream, start_gateway: StartGateway
+    upstream: ScriptedUpstream, start_gateway: StartGateway, ledger: JourneyLedger
 ) -> None:
     """Nobody knows what it would cost, so it cannot be within a budget: 403 `price_unknown`, not sent, no charge."""
     models = MODELS | {"chat": "nobody-prices-this"}
-    gateway = await start_gateway(configuration(upstream.url, models=models, budgets=[budget(1)]))
+    config = configuration(upstream.url, models=models, budgets=[budget(1)])
+    gateway = await start_gateway(config, ledgers=ledger.ledgers)
     reply = await gateway.client.post(PATH, json=chat())
     assert (reply.status_code, reply.json()["error"]["code"]) == (403, "price_unknown")
     assert "nobody-prices-this" in reply.json()["error"]["message"]
@@ -117,11 +131,14 @@ async def test_a_soft_budget_lets_an_unpriced_model_pass_and_says_so(
     assert await balanced(gateway) == 0
 
 
-async def test_what_is_free_is_usable_after_exhaustion(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
+async def test_what_is_free_is_usable_after_exhaustion(
+    upstream: ScriptedUpstream, start_gateway: StartGateway, ledger: JourneyLedger
+) -> None:
     """An explicit price of 0 passes an exhausted budget, also when many ask; a priced model beside it does not."""
     free = {"model": "gpt-3.5-turbo-instruct", "input_usd_per_mtok": 0, "output_usd_per_mtok": 0}
     prices = [price for price in PRICES if price["model"] != free["model"]]
-    gateway = await start_gateway(configuration(upstream.url, prices=[*prices, free], budgets=[budget(0)]))
+    config = configuration(upstream.url, prices=[*prices, free], budgets=[budget(0)])
+    gateway = await start_gateway(config, ledgers=ledger.ledgers)
     upstream.always(lambda _: openai_chat(usage=openai_usage(7, 3)))
     for number in range(1, 6):
         reply = await gateway.client.post("/v1/completions", json={"model": "completions", "prompt": "x"})
@@ -132,10 +149,50 @@ async def test_what_is_free_is_usable_after_exhaustion(upstream: ScriptedUpstrea
     assert await balanced(gateway) == 0
 
 
+def priced(usd_per_mtok: str) -> bytes:
+    """Public price data of today, as many as the shipped ones, by which every model of MODELS costs so much."""
+    today = datetime.now(UTC).date().isoformat()
+    prices = [{"prices": {"input_mtok": usd_per_mtok, "output_mtok": "1"}, "constraint": {"start_date": today}}]
+    models = [{"id": model, "match": {"equals": model}, "prices": prices} for model in MODELS.values()]
+    models += [{"id": f"m{n}", "match": {"equals": f"m{n}"}, "prices": prices} for n in range(5_000)]
+    return json.dumps([{"id": "openai", "name": "OpenAI", "api_pattern": "x", "models": models}]).encode()
+
+
+async def test_broken_price_data_change_no_price_and_are_told_of(
+    upstream: ScriptedUpstream, start_gateway: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While `prices_file` is broken requests cost what they did, the refusal is counted, and the prices' age is known."""
+    monkeypatch.setattr("gateway.serve.money_upkeep.UPKEEP_S", 0.01)
+    path = tmp_path / "prices.json"
+    path.write_bytes(priced("4"))
+    gateway = await start_gateway(configuration(upstream.url, prices_file=str(path), budgets=[budget(1)]))
+    upstream.always(lambda _: openai_chat(usage=openai_usage(7, 3)))
+    told = []
+
+    async def asked() -> int:
+        told.append(told_nano_usd(await gateway.client.post(PATH, json=chat())))
+        await gateway.records.wait(len(told))
+        return told[-1]
+
+    assert await asked() == 7 * 4_000 + 3 * 1_000
+    assert gateway.metric(names.PRICE_UPDATES_REFUSED) == 0
+    assert gateway.metric(names.PRICE_TABLE_AGE) > 0
+    before = accounts_of(gateway).prices.version
+    path.write_bytes(priced("9")[:-9])
+    await until(lambda: gateway.metric(names.PRICE_UPDATES_REFUSED) == 1, "a refusal that is counted")
+    assert await asked() == 7 * 4_000 + 3 * 1_000
+    path.write_bytes(priced("9"))
+    await until(lambda: accounts_of(gateway).prices.version != before, "the mended prices in use")
+    assert await asked() == 7 * 9_000 + 3 * 1_000
+    assert await balanced(gateway, told) == sum(told)
+
+
 # --- attempts ---------------------------------------------------------------------------------------------------
 
 
-async def test_each_try_is_its_own_line(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
+async def test_each_try_is_its_own_line(
+    upstream: ScriptedUpstream, start_gateway: StartGateway, ledger: JourneyLedger
+) -> None:
     """A refusal, a broken reply and a fallback of one request are three lines of one id, each with its own basis."""
 
     def target(provider: str, model: str, config: dict[str, str], tier: int = 0) -> dict[str, object]:
@@ -147,7 +204,7 @@ async def test_each_try_is_its_own_line(upstream: ScriptedUpstream, start_gatewa
     dead = target("vllm", "gpt-4o-mini", {"api_base": "http://127.0.0.1:9/v1"}, 1)
     route = {"name": "chat", "endpoint_type": "llm/v1/chat", "targets": [openai, dead, claude], "retries": 1}
     config = {"endpoints": [route], "prices": PRICES, "budgets": [budget(1)]}
-    gateway = await start_gateway(json.dumps(config))
+    gateway = await start_gateway(json.dumps(config), ledgers=ledger.ledgers)
     message = {
         "id": "m", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5", "stop_reason": "end_turn",
         "content": [{"type": "text", "text": "Hi"}], "usage": {"input_tokens": 8, "output_tokens": 2},
@@ -328,9 +385,11 @@ async def test_usage_counts_once_wherever_it_stands(
 # --- restarts ---------------------------------------------------------------------------------------------------
 
 
-async def test_restarts_and_reloads_overwrite_nothing(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+async def test_restarts_and_reloads_overwrite_nothing(
+    upstream: ScriptedUpstream, ledger: JourneyLedger, tmp_path: Path
+) -> None:
     """Over three starts and a reload, with other budgets and prices each time, lines stay and sums go on."""
-    path, config_path = tmp_path / "ledger.db", tmp_path / "gateway.yaml"
+    config_path = tmp_path / "gateway.yaml"
     upstream.always(lambda _: openai_chat(usage=openai_usage(7, 3)))
     seen: list[Any] = []
     dearer = [price | {"output_usd_per_mtok": 0.1} for price in PRICES]
@@ -338,7 +397,7 @@ async def test_restarts_and_reloads_overwrite_nothing(upstream: ScriptedUpstream
         budgets = [budget(1), *([budget(2, "second", scope={"team": "*"})] if start else [])]
         text = configuration(upstream.url, prices=prices, budgets=budgets)
         async with running_gateway(
-            text, ledgers=ledgers_at(path), rng=random.Random(start), config_path=config_path
+            text, ledgers=ledger.ledgers, rng=random.Random(start), config_path=config_path
         ) as gateway:
             states = {state.budget: state.spent_nano_usd for state in await states_of(gateway)}
             assert states["all"] == sum(line.nano_usd for line in seen)
@@ -358,7 +417,7 @@ async def test_restarts_and_reloads_overwrite_nothing(upstream: ScriptedUpstream
             spent = sum(line.nano_usd or 0 for line in lines)
             assert {state.spent_nano_usd for state in await states_of(gateway)} == {spent}
             seen = lines
-    store = read_sqlite(path)
+    store = ledger.ledgers.read()
     assert list(store.entries()) == seen
     assert store.wrong_counters() == []
     store.close()

@@ -1,7 +1,6 @@
 """Every path that costs money asks for a key, obeys the budget, and refuses in its own API's words."""
 
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from litestar.routes import ASGIRoute, HTTPRoute
@@ -12,7 +11,8 @@ from gateway.api.openai import ENDPOINTS
 from gateway.api.original import ORIGINAL
 from gateway.types.errors import ErrorType
 from tests.conftest import StartGateway
-from tests.journeys.books import balanced, budget, chat, configuration, entries_of, ledgers_at
+from tests.journeys.books import balanced, budget, chat, configuration, entries_of
+from tests.journeys.ledgers import JourneyLedger
 from tests.openai_replies import openai_chat, openai_usage
 from tests.replies import json_reply
 from tests.running_gateway import running_gateway
@@ -115,15 +115,14 @@ async def test_the_walk_knows_every_path(upstream: ScriptedUpstream, start_gatew
     assert posts == NO_MODEL
 
 
-async def test_an_exhausted_budget_stops_every_path(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+async def test_an_exhausted_budget_stops_every_path(upstream: ScriptedUpstream, ledger: JourneyLedger) -> None:
     """429 `budget_exceeded` in the API's own shape, with Retry-After, and the provider is not asked."""
-    ledgers = ledgers_at(tmp_path / "ledger.db")
     upstream.script(openai_chat(usage=openai_usage(10_000, 10_000)))
-    async with running_gateway(configuration(upstream.url), ledgers=ledgers) as first:
+    async with running_gateway(configuration(upstream.url), ledgers=ledger.ledgers) as first:
         assert (await first.client.post("/v1/chat/completions", json=chat())).status_code == 200
     # A budget counts what its window already holds: this one is exhausted when it is made.
     config = configuration(upstream.url, budgets=[budget("0.005")])
-    async with running_gateway(config, ledgers=ledgers) as gateway:
+    async with running_gateway(config, ledgers=ledger.ledgers) as gateway:
         for number, (path, body, code) in enumerate(CALLS, 1):
             reply = await gateway.client.post(path, json=body)
             assert (reply.status_code, path) == (429, path), reply.text

@@ -13,6 +13,7 @@ from gateway.types.errors import ErrorType, PolicyError, ServiceError
 from gateway.types.records import Basis
 from gateway.types.route import Operation
 from gateway.types.usage import Usage
+from tests.proving import Proof
 from tests.spend.accounts import FREE, HELD, NOON_NS, PAYER, UNPRICED, OpenAccounts, SetClock, budget, facts
 from tests.store.stores import POSTGRES
 
@@ -216,6 +217,57 @@ async def test_shutdown_with_500_charges_waiting_loses_none(open_accounts: OpenA
     assert len(await entries(again)) == 500
     with pytest.raises(ServiceError):
         await accounts.admit(facts("late"))
+
+
+async def test_a_flush_that_is_cancelled_at_any_step_loses_nothing(open_accounts: OpenAccounts) -> None:
+    """Whoever waits for the ledger may stop waiting, after any step of its loop: what was settled is written, once."""
+    for steps in range(12):
+        accounts = await open_accounts(budget(10**9, enforcement="soft"), node=f"n{steps}")
+        for i in range(10):
+            settle(accounts, None, facts(f"r{steps}-{i}"))
+        for waiting in (accounts.flush(), accounts.close()):
+            task = asyncio.ensure_future(waiting)
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+        assert await accounts.close() == 0
+    again = await open_accounts(budget(10**9, enforcement="soft"))
+    assert await balance(again) == (12 * 10 * 150, 0)
+    assert len(await entries(again)) == 12 * 10
+
+
+async def embed(accounts: Accounts, count: int) -> None:
+    """Charge so many embeddings of one token, a nano-dollar each."""
+    usage = Usage(input_tokens=1)
+    for i in range(count):
+        what = facts(f"r{i}", operation=Operation.EMBEDDINGS)
+        cost, billed = accounts.price(what, Ending.COMPLETE, usage, at_ns=NOON_NS)
+        accounts.settle(None, what, cost, billed, started_ns=NOON_NS)
+        if i % 1_000 == 0:
+            await accounts.flush()
+    await accounts.flush()
+
+
+async def test_one_token_embeddings_sum_exactly(open_accounts: OpenAccounts) -> None:
+    """3,000 charges of a nano-dollar are 3,000 nano-dollars, in the lines and in the budget."""
+    accounts = await open_accounts(budget(10**9, enforcement="soft"))
+    await embed(accounts, 3_000)
+    assert await balance(accounts) == (3_000, 0)
+    assert sum(nano or 0 for _, nano, _ in await entries(accounts)) == 3_000
+
+
+@pytest.mark.prove(share=2)
+@pytest.mark.timeout(0)
+async def test_a_million_one_token_embeddings_sum_exactly(open_accounts: OpenAccounts, proof: Proof) -> None:
+    """The same with a million."""
+    accounts = await open_accounts(budget(10**9, enforcement="soft"))
+    count = 1_000_000
+    await embed(accounts, count)
+    assert await balance(accounts) == (count, 0)
+    spent = await accounts.call(lambda store: sum(entry.nano_usd or 0 for entry in store.entries()))
+    assert spent == count
+    proof.found(charges=count, difference_nano_usd=spent - count)
 
 
 async def test_a_cancelled_admission_gives_its_hold_back(open_accounts: OpenAccounts) -> None:
