@@ -9,6 +9,7 @@ import pytest
 from tests import local_model_process
 from tests.proving import proof
 from tests.running_gateway import RunningGateway, running_gateway
+from tests.store.postgres_server import PostgresServer
 from tests.upstream import ScriptedUpstream
 
 __all__ = ["proof"]
@@ -23,6 +24,13 @@ def local_model() -> Iterator[local_model_process.LocalModel]:
     """The real local model (SmolLM2-135M-Instruct), on free ports of the loopback."""
     with local_model_process.local_model() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A real PostgreSQL; `postgres` of tests/store gives it to a test, and clears it up after."""
+    with PostgresServer() as server:
+        yield server
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Self
 
+import psycopg
+
 from gateway.types.secret import Secret
 from tests.servers import missing, require
 
@@ -66,8 +68,19 @@ class PostgresServer:
         """An empty database, and how to connect to it."""
         self._databases += 1
         name = f"d{self._databases}"
-        self._run(require("createdb"), "-h", str(self._folder), "-U", "postgres", name)
+        # Four times as fast as the default strategy, which writes each page to the log.
+        self._execute(f"CREATE DATABASE {name} STRATEGY file_copy")
         return self.conninfo(name)
+
+    def drop_databases(self) -> None:
+        """Drop what `new_database` made: each is 300 files, and there is one for each of a hundred tests."""
+        while self._databases:
+            self._execute(f"DROP DATABASE d{self._databases} WITH (FORCE)")
+            self._databases -= 1
+
+    def _execute(self, statement: str) -> None:
+        with psycopg.connect(self.conninfo().reveal(), autocommit=True) as connection:
+            connection.execute(statement.encode())
 
     def _run(self, *command: str, check: bool = True) -> None:
         user = _ordinary_user() if os.geteuid() == 0 else None

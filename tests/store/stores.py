@@ -11,11 +11,11 @@ from tests.store.postgres_server import PostgresServer
 OpenStore = Callable[[str], LedgerStore]
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """One PostgreSQL server for the whole run."""
-    with PostgresServer() as server:
-        yield server
+@pytest.fixture
+def postgres(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
+    """The run's one PostgreSQL server; a test's databases go with it."""
+    yield postgres_server
+    postgres_server.drop_databases()
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.stack)])
