@@ -1,10 +1,8 @@
 """What tests of money share: a gateway with every vendor's API, and the check that all books say the same."""
 
-import asyncio
 import json
 import re
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -26,7 +24,6 @@ MODELS = {
 """The model of each route, all of them publicly priced."""
 ROUTE_TYPES = {"completions": "completions", "embeddings": "embeddings"}
 NANO = 1_000_000_000
-_WAIT_S = 10.0
 
 
 def configuration(url: str, *, models: Mapping[str, str] | None = None, **sections: object) -> str:
@@ -124,14 +121,6 @@ def nano(usd: float) -> int:
 def chat(text: str = "Hello?", **more: Any) -> dict[str, Any]:
     """The body of a chat request to the route `chat` on /v1."""
     return {"model": "chat", "messages": [{"role": "user", "content": text}], **more}
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    """Wait for what no event tells."""
-    deadline = time.monotonic() + _WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come true within {_WAIT_S:.0f} s"
-        await asyncio.sleep(0.002)
 
 
 async def held_by(body: Mapping[str, Any], **sections: object) -> int:

@@ -20,7 +20,7 @@ from gateway.telemetry import names
 from gateway.types.errors import ErrorType
 from gateway.types.records import Basis
 from tests.conftest import StartGateway
-from tests.journeys.books import MODELS, accounts_of, balanced, budget, configuration, entries_of, until
+from tests.journeys.books import MODELS, accounts_of, balanced, budget, configuration, entries_of
 from tests.journeys.ledgers import JourneyLedger, sqlite_ledger
 from tests.journeys.streaming_apis import STREAMING, TEXTS, StreamingApi
 from tests.openai_replies import openai_chat, openai_usage

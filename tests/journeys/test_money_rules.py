@@ -22,13 +22,12 @@ from tests.journeys.books import (
     entries_of,
     states_of,
     told_nano_usd,
-    until,
 )
 from tests.journeys.ledgers import JourneyLedger
 from tests.journeys.streaming_apis import STREAMING, StreamingApi
 from tests.openai_replies import SSE_DONE, openai_chat, openai_error, openai_usage, sse
 from tests.replies import Reply, StreamReply, json_reply
-from tests.running_gateway import running_gateway
+from tests.running_gateway import running_gateway, until
 from tests.upstream import ScriptedUpstream
 
 # One nano-dollar a token in and ten out.
