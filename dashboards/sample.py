@@ -112,7 +112,7 @@ class Traffic:
         self._add(names.EXPORT_ERRORS, ("traces",), 0.0)
         for reason in ("queue_full", "export_failed", "shutdown"):
             self._add(names.SPANS_DROPPED, (reason,), 0.0)
-            self._add(names.LOG_LINES_DROPPED, (reason,), 0.0)
+            self._add(names.LOG_LINES_DROPPED, ("log", reason), 0.0)
         for budget, (scope, window, limit) in BUDGETS.items():
             self._add(names.BUDGET_SPENT, (budget, scope, window), 0.62 * limit if window == "month" else 0.0)
         for sink in ("metrics", "spans", "log", "ledger"):
@@ -242,6 +242,7 @@ class Traffic:
         self._set(names.QUEUE_SIZE, ("spans",), rng.randint(0, 60))
         self._set(names.QUEUE_SIZE, ("log",), rng.randint(0, 12))
         self._add(names.SPANS_EXPORTED, (), 5 * seconds)
+        self._add(names.LOG_LINES_WRITTEN, ("log",), 3 * seconds)
         self._add(names.PRICE_UPDATES_REFUSED, (), 0)
         self._add(names.ALERT_DELIVERIES, ("delivered",), rng.random() < seconds / 3_600)
         self._add(names.ALERT_DELIVERIES, ("failed",), 0)

@@ -96,6 +96,7 @@ def start(
     """Serve the routes of a configuration file."""
     clock = SystemClock()
     reloader, settings, export = _prepare(config_path, traces, clock)
+    _warn_of_variables()
     if workers == 1:
         from gateway.process import serve
 
@@ -147,13 +148,24 @@ def worker(config_path: Path, traces: str, number: int, listen_fd: int, block_fd
 def _prepare(config_path: Path, traces: str | None, clock: SystemClock) -> "tuple[Reloader, Settings, TraceExport]":
     # The telemetry and web libraries take most of the start: check-config and --help do without them.
     from gateway.config.reload import Reloader
-    from gateway.telemetry.setup import configure_logging, trace_export
+    from gateway.telemetry.messages import configure_logging
+    from gateway.telemetry.setup import trace_export
 
     configure_logging()
     reloader = Reloader(config_path, _loader(config_path), clock)
     settings = _or_exit(reloader.first)
     try:
         return reloader, settings, trace_export(traces, os.environ)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _warn_of_variables() -> None:
+    from gateway.telemetry.variables import in_vain
+
+    try:
+        for sentence in in_vain(os.environ):
+            logging.getLogger("gateway").warning("%s", sentence)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
 
@@ -169,7 +181,7 @@ def _ledgers(settings: Settings, config_path: Path, worker_number: int | None = 
 
 
 def _checked(run: Callable[[], int]) -> int:
-    from gateway.telemetry.exporters import VariableError
+    from gateway.telemetry.variables import VariableError
 
     # Some fields and variables can only be found wrong where they are used.
     try:

@@ -2,7 +2,7 @@
 
 import importlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from msgspec import Struct
 
@@ -68,7 +68,7 @@ class ContentHookSink:
         if any(a.content is not None and a.content.to is CaptureTo.HOOK for a in record.attempts):
             self.queue.put(record)
 
-    def _call(self, records: Sequence[RequestRecord]) -> bool:
+    def _call(self, records: Sequence[RequestRecord]) -> Iterator[int]:
         for record in records:
             for told in captured(record):
                 try:
@@ -76,7 +76,7 @@ class ContentHookSink:
                 except Exception:  # noqa: BLE001 - the hook is the operator's, the gateway goes on
                     _LOG.warning("the content hook failed", exc_info=True)
                     self._on_error()
-        return True
+            yield 1
 
     def close(self, timeout_s: float) -> None:
         """Hand over what is queued, for at most `timeout_s` seconds."""

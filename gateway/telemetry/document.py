@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import get_type_hints
 
-from gateway.telemetry import attributes, names
+from gateway.telemetry import attributes, names, variables
 from gateway.telemetry.attributes import Attribute
 from gateway.telemetry.logs import RequestLine
 from gateway.telemetry.names import Kind, Metric, Stability
@@ -95,6 +95,7 @@ def document() -> str:
             _spans(),
             _log_line(),
             _errors(),
+            _variables(),
             "## Reply headers\n",
             _table(("header", "meaning"), ((f"`{name}`", meaning) for name, meaning in _HEADERS)),
         ]
@@ -196,6 +197,19 @@ def _errors() -> str:
         for error_type in sorted(ErrorType, key=lambda one: order.index(one.outcome))
     )
     return f"{text}\n{_table(('error type', 'outcome', 'meaning'), rows)}"
+
+
+def _variables() -> str:
+    otlp = ((f"`OTEL_EXPORTER_OTLP_{name}`", meaning) for name, meaning in variables.OTLP_VARIABLES.items())
+    others = ((f"`{name}`", meaning) for name, meaning in variables.HONOURED.items())
+    ignored = ((f"`{name}`", f"{why[0].upper()}{why[1:]}.") for name, why in variables.IGNORED.items())
+    return (
+        "## OTEL_* variables\n\nThe standard variables that have an effect. Those of OTLP also exist for one signal, as "
+        "`OTEL_EXPORTER_OTLP_TRACES_...`, `..._METRICS_...` and `..._LOGS_...`, which win.\n\n"
+        f"{_table(('variable', 'meaning'), (*otlp, *others))}\n"
+        "These have none, and are told of at the start where they are set, as is every other variable that begins with "
+        f"`OTEL_`.\n\n{_table(('variable', 'why'), ignored)}"
+    )
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

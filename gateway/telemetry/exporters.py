@@ -1,33 +1,18 @@
-"""Which exporters the standard OTEL_* variables ask for: OTLP over HTTP, or over gRPC where its package is installed.
-
-Source: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/ and
-https://opentelemetry.io/docs/specs/otel/protocol/exporter/
-"""
+"""The SDK's exporters of OTLP, over HTTP or over gRPC where its package is installed, as the OTEL_* variables ask."""
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.trace.export import SpanExporter
+
+from gateway.telemetry.transport import BoundedTransport
+from gateway.telemetry.variables import Signal, VariableError, export_timeout_s
 
 if TYPE_CHECKING:
     # Most gateways push neither, and importing them takes a tenth of a start.
     from opentelemetry.sdk._logs.export import LogRecordExporter
     from opentelemetry.sdk.metrics.export import MetricExporter
-
-DEFAULT_METRIC_INTERVAL_S = 60.0
-
-
-class VariableError(ValueError):
-    """An OTEL_* variable asks for what cannot be; the text names it and the remedy."""
-
-
-class Signal(StrEnum):
-    """What can be exported."""
-
-    TRACES = "traces"
-    METRICS = "metrics"
-    LOGS = "logs"
 
 
 class OtlpProtocol(StrEnum):
@@ -35,17 +20,6 @@ class OtlpProtocol(StrEnum):
 
     HTTP = "http/protobuf"
     GRPC = "grpc"
-
-
-def is_disabled(environment: Mapping[str, str]) -> bool:
-    """Whether OTEL_SDK_DISABLED turns everything off."""
-    return environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
-
-
-def wants_otlp(signal: Signal, environment: Mapping[str, str]) -> bool:
-    """Whether OTEL_METRICS_EXPORTER or OTEL_LOGS_EXPORTER (a list) names otlp. They default to none here."""
-    names = environment.get(f"OTEL_{signal.upper()}_EXPORTER", "").split(",")
-    return not is_disabled(environment) and "otlp" in (name.strip() for name in names)
 
 
 def protocol(signal: Signal, environment: Mapping[str, str]) -> OtlpProtocol:
@@ -65,18 +39,18 @@ def protocol(signal: Signal, environment: Mapping[str, str]) -> OtlpProtocol:
     return OtlpProtocol.HTTP
 
 
-def metric_interval_s(environment: Mapping[str, str]) -> float:
-    """Seconds between exports of metrics, by OTEL_METRIC_EXPORT_INTERVAL (milliseconds). Raises VariableError."""
-    value = environment.get("OTEL_METRIC_EXPORT_INTERVAL")
-    if not value:
-        return DEFAULT_METRIC_INTERVAL_S
-    try:
-        milliseconds = float(value)
-    except ValueError:
-        milliseconds = 0.0
-    if not milliseconds > 0:
-        raise VariableError(f"OTEL_METRIC_EXPORT_INTERVAL is '{value}'; it must be a number of milliseconds above 0")
-    return milliseconds / 1000
+def transport(signal: Signal, environment: Mapping[str, str]) -> BoundedTransport | None:
+    """Our transport for a signal over HTTP; None where a credential provider brings its own."""
+    provider = "OTEL_PYTHON_EXPORTER_OTLP_HTTP_{}CREDENTIAL_PROVIDER"
+    if any(environment.get(provider.format(of)) for of in ("", f"{signal.upper()}_")):
+        return None
+    return BoundedTransport.by_variables(signal, environment)
+
+
+def http_options(signal: Signal, environment: Mapping[str, str]) -> dict[str, Any]:
+    """What the SDK's exporters over HTTP are made with. Raises VariableError."""
+    ours = transport(signal, environment)
+    return {"timeout": export_timeout_s(signal, environment)} | ({} if ours is None else {"_transport": ours})
 
 
 def span_exporter(environment: Mapping[str, str]) -> SpanExporter:
@@ -84,10 +58,10 @@ def span_exporter(environment: Mapping[str, str]) -> SpanExporter:
     if protocol(Signal.TRACES, environment) is OtlpProtocol.GRPC:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcSpanExporter
 
-        return GrpcSpanExporter()
+        return GrpcSpanExporter(timeout=export_timeout_s(Signal.TRACES, environment))
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-    return OTLPSpanExporter()
+    return OTLPSpanExporter(**http_options(Signal.TRACES, environment))
 
 
 def metric_exporter(environment: Mapping[str, str]) -> "MetricExporter":
@@ -95,10 +69,10 @@ def metric_exporter(environment: Mapping[str, str]) -> "MetricExporter":
     if protocol(Signal.METRICS, environment) is OtlpProtocol.GRPC:
         from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcMetricExporter
 
-        return GrpcMetricExporter()
+        return GrpcMetricExporter(timeout=export_timeout_s(Signal.METRICS, environment))
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 
-    return OTLPMetricExporter()
+    return OTLPMetricExporter(**http_options(Signal.METRICS, environment))
 
 
 def log_exporter(environment: Mapping[str, str]) -> "LogRecordExporter":
@@ -106,7 +80,7 @@ def log_exporter(environment: Mapping[str, str]) -> "LogRecordExporter":
     if protocol(Signal.LOGS, environment) is OtlpProtocol.GRPC:
         from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as GrpcLogExporter
 
-        return GrpcLogExporter()
+        return GrpcLogExporter(timeout=export_timeout_s(Signal.LOGS, environment))
     from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 
-    return OTLPLogExporter()
+    return OTLPLogExporter(**http_options(Signal.LOGS, environment))

@@ -12,10 +12,11 @@ from prometheus_client.registry import Collector
 
 from gateway.telemetry import names
 from gateway.telemetry.cells import Block
-from gateway.telemetry.exporters import Signal
 from gateway.telemetry.listener import Exposition
+from gateway.telemetry.messages import count_lost_messages
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.readings import Reading, families_of, join, read, without_gauges
+from gateway.telemetry.variables import Signal
 
 
 class Fleet:
@@ -27,6 +28,7 @@ class Fleet:
         self._retired: Reading = {}
         self._own.counter(names.WORKER_EXITS)
         self._own.gauge(names.WORKERS)
+        count_lost_messages(self._own.counter(names.MESSAGES_DROPPED).inc)
 
     @property
     def exposition(self) -> Exposition:

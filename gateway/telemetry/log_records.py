@@ -11,7 +11,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from gateway.telemetry.logs import RequestLine, line_of
-from gateway.telemetry.queue import BackgroundQueue
+from gateway.telemetry.queue import BackgroundQueue, Batching
 from gateway.telemetry.spans import SCOPE
 from gateway.types.records import RequestRecord
 from gateway.types.route import CaptureTo
@@ -86,21 +86,34 @@ class LogRecordSink:
 
     name = "otlp_logs"
 
-    def __init__(self, exporter: LogRecordExporter, resource: Resource, on_drop: Callable[[str, int], None]) -> None:
+    def __init__(
+        self,
+        exporter: LogRecordExporter,
+        resource: Resource,
+        *,
+        on_export: Callable[[int], None],
+        on_drop: Callable[[str, int], None],
+        batching: Batching = Batching(),  # noqa: B008 - frozen
+    ) -> None:
         self._exporter = exporter
         self._resource = resource
         self.queue: BackgroundQueue[RequestRecord] = BackgroundQueue(
-            "log-export", self._export, lambda reason, records: on_drop(reason, len(records))
+            "log-export",
+            self._export,
+            lambda reason, records: on_drop(reason, len(records)),
+            lambda records: on_export(len(records)),
+            batching=batching,
         )
 
     def record(self, record: RequestRecord) -> None:
         """Queue the record."""
         self.queue.put(record)
 
-    def _export(self, records: Sequence[RequestRecord]) -> bool:
+    def _export(self, records: Sequence[RequestRecord]) -> Iterator[int]:
         batch = [log_record(record, self._resource) for record in records]
         batch += (event for record in records for event in content_events(record, self._resource))
-        return self._exporter.export(batch) is LogRecordExportResult.SUCCESS
+        if self._exporter.export(batch) is LogRecordExportResult.SUCCESS:
+            yield len(records)
 
     def close(self, timeout_s: float) -> None:
         """Export what is queued, for at most `timeout_s` seconds."""

@@ -1,13 +1,12 @@
-"""One JSON line a request, and the process's own messages in the same form.
+"""The request log: one JSON line a request.
 
 A line holds no prompt, no key and no header. msgspec escapes control characters, so a line is always one line.
 """
 
-import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from select import PIPE_BUF
+from select import PIPE_BUF, select
 from typing import Annotated
 
 import msgspec
@@ -15,6 +14,8 @@ from msgspec import Meta, Struct
 
 from gateway.telemetry.queue import BackgroundQueue
 from gateway.types.records import RequestRecord
+
+WRITE_FAILED = "write_failed"
 
 
 class RequestLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -93,10 +94,16 @@ class RequestLog:
 
     name = "log"
 
-    def __init__(self, descriptor: int, on_drop: Callable[[str, int], None]) -> None:
+    def __init__(
+        self, descriptor: int, *, on_write: Callable[[int], None], on_drop: Callable[[str, int], None]
+    ) -> None:
         self._descriptor = descriptor
         self.queue: BackgroundQueue[RequestRecord] = BackgroundQueue(
-            "request-log", self._write, lambda reason, records: on_drop(reason, len(records)), failure="write_failed"
+            "request-log",
+            self._write,
+            lambda reason, records: on_drop(reason, len(records)),
+            lambda records: on_write(len(records)),
+            failure=WRITE_FAILED,
         )
 
     def record(self, record: RequestRecord) -> None:
@@ -107,36 +114,33 @@ class RequestLog:
         """Write what is queued, for at most `timeout_s` seconds."""
         self.queue.close(timeout_s)
 
-    def _write(self, records: Sequence[RequestRecord]) -> bool:
-        piece: list[bytes] = []
-        size = 0
-        for line in map(request_line, records):
-            if size + len(line) > PIPE_BUF:
-                self._write_all(b"".join(piece))
-                piece, size = [], 0
-            piece.append(line)
-            size += len(line)
-        self._write_all(b"".join(piece))
-        return True
-
-    def _write_all(self, data: bytes) -> None:
-        # Not over PIPE_BUF at once: several workers write to one pipe, and no line may stand inside another.
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
+    def _write(self, records: Sequence[RequestRecord]) -> Iterator[int]:
+        return write_lines(self._descriptor, map(request_line, records))
 
 
-class JsonFormatter(logging.Formatter):
-    """The process's own messages as JSON lines. Tracebacks stay: they go to the operator, never to a caller."""
+def write_lines(descriptor: int, lines: Iterable[bytes]) -> Iterator[int]:
+    """Write whole lines, as many at once as a pipe takes in one piece; yields how many were written. Raises OSError.
 
-    def format(self, record: logging.LogRecord) -> str:
-        """One line."""
-        line: dict[str, object] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line).decode()
+    Several workers write to one pipe, and what is not over PIPE_BUF stands in it undivided.
+    """
+    piece: list[bytes] = []
+    size = 0
+    for line in lines:
+        if piece and size + len(line) > PIPE_BUF:
+            yield _write_all(descriptor, piece)
+            piece, size = [], 0
+        piece.append(line)
+        size += len(line)
+    if piece:
+        yield _write_all(descriptor, piece)
+
+
+def _write_all(descriptor: int, lines: Sequence[bytes]) -> int:
+    rest = memoryview(b"".join(lines))
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            # Whoever made the pipe may have made it one that does not block.
+            select((), (descriptor,), ())
+    return len(lines)

@@ -194,7 +194,7 @@ class Metrics:
         for reason in ("queue_full", "export_failed", "shutdown"):
             self.counter(names.SPANS_DROPPED, reason)
         for reason in ("queue_full", "write_failed", "shutdown"):
-            self.counter(names.LOG_LINES_DROPPED, reason)
+            self.counter(names.LOG_LINES_DROPPED, "log", reason)
 
     # --- the in-flight gauge
 

@@ -301,7 +301,7 @@ LEDGER_ORPHANS = Metric(
 SPANS_DROPPED = Metric(
     name="gateway_telemetry_spans_dropped_total",
     kind=Kind.COUNTER,
-    help="Spans that were not exported, by reason (queue_full, export_failed, shutdown).",
+    help="Spans that were not exported, by reason (queue_full, export_failed, rejected by the collector, shutdown).",
     labels=("reason",),
 )
 SPANS_EXPORTED = Metric(
@@ -312,9 +312,20 @@ SPANS_EXPORTED = Metric(
 LOG_LINES_DROPPED = Metric(
     name="gateway_telemetry_log_lines_dropped_total",
     kind=Kind.COUNTER,
-    help="Request log lines that were not written or exported, by reason (queue_full, write_failed, export_failed, "
-    "shutdown).",
-    labels=("reason",),
+    help="Request log lines that were not written (sink: log) or exported (otlp_logs), by reason (queue_full, "
+    "write_failed, export_failed, shutdown).",
+    labels=("sink", "reason"),
+)
+LOG_LINES_WRITTEN = Metric(
+    name="gateway_telemetry_log_lines_written_total",
+    kind=Kind.COUNTER,
+    help="Request log lines that were written (sink: log) or that the exporter accepted (otlp_logs).",
+    labels=("sink",),
+)
+MESSAGES_DROPPED = Metric(
+    name="gateway_telemetry_messages_dropped_total",
+    kind=Kind.COUNTER,
+    help="The process's own messages that could not be written to standard error.",
 )
 QUEUE_SIZE = Metric(
     name="gateway_telemetry_queue_size",

@@ -70,6 +70,7 @@ class Observer:
         on_remaining: told a target's provider and model and what a reply said is left of its rate limits.
         on_sink_error: told the name of a sink that failed.
         trust_inbound_trace: continue callers' traces instead of linking them.
+        reads_traceparent: do either.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Observer:
         on_remaining: Callable[[str, str, Remaining], None],
         on_sink_error: Callable[[str], None],
         trust_inbound_trace: bool = False,
+        reads_traceparent: bool = True,
         http_spans: bool = True,
         redactor: Redactor | None = None,
     ) -> None:
@@ -97,6 +99,7 @@ class Observer:
         self._sample = sample
         self._on_sink_error = on_sink_error
         self._trust_inbound_trace = trust_inbound_trace
+        self._reads_traceparent = reads_traceparent
 
     def observe_request(
         self,
@@ -116,7 +119,7 @@ class Observer:
     def _trace_context(self, path_template: str, traceparent: str | None) -> TraceContext:
         rng = self.rng
         span_id = rng.getrandbits(64) or 1
-        inbound = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
+        inbound = _TRACEPARENT.fullmatch(traceparent) if traceparent and self._reads_traceparent else None
         if inbound is None:
             trace_id = rng.getrandbits(128) or 1
             return TraceContext(trace_id=trace_id, span_id=span_id, sampled=self._sample(trace_id, path_template))

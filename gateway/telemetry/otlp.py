@@ -11,9 +11,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
-from urllib.request import getproxies
 
-from opentelemetry.exporter.http.transport._urllib3 import Urllib3HTTPTransport
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import ReadableSpan
@@ -31,7 +29,10 @@ from gateway.telemetry.attributes import (
     of_generation,
     server_told,
 )
-from gateway.telemetry.spans import SCOPE, SpanMaker, http_failed, server_failed
+from gateway.telemetry.exporters import http_options
+from gateway.telemetry.spans import SCOPE, Export, SpanMaker, http_failed, server_failed
+from gateway.telemetry.transport import BoundedTransport, rejected_spans
+from gateway.telemetry.variables import Signal
 from gateway.types.records import RequestRecord
 
 _KEPT_GROUPS = 1024
@@ -244,39 +245,19 @@ def _envelope(maker: SpanMaker) -> tuple[bytes, bytes]:
 
 
 class DirectOTLPSpanExporter(OTLPSpanExporter):
-    """The SDK's OTLP/HTTP exporter (its environment variables, TLS, retries and compression), given records."""
+    """The SDK's OTLP/HTTP exporter (its endpoint, headers, retries and compression), given records."""
 
     def __init__(self, maker: SpanMaker, semconv: Semconv, environment: Mapping[str, str]) -> None:
-        transport = _transport(environment)
-        if transport is None:
-            super().__init__()
-        else:
-            super().__init__(_transport=transport)
+        options = http_options(Signal.TRACES, environment)
+        super().__init__(**options)
+        self._bounded: BoundedTransport | None = options.get("_transport")
         self._encoder = RecordEncoder(maker, semconv)
 
-    def export_records(self, records: Sequence[RequestRecord]) -> bool:
-        """Send one batch; False when the collector did not take it."""
+    def export_records(self, records: Sequence[RequestRecord]) -> Export:
+        """Send one batch."""
         if self._shutdown:
-            return False
+            return Export(taken=False)
         data = self._encoder.encode(records)
-        if len(data) > self._max_request_size > 0:
-            return False
-        return self._client.export(data).success
-
-
-def _transport(environment: Mapping[str, str]) -> Urllib3HTTPTransport | None:
-    """The SDK's transport over urllib3, a quarter of the cost of its default; None where that one is needed.
-
-    requests knows the environment's proxies, and credential providers are sessions of requests.
-    """
-    if getproxies() or any("CREDENTIAL_PROVIDER" in name for name in environment):
-        return None
-
-    def variable(name: str) -> str | None:
-        return environment.get(f"OTEL_EXPORTER_OTLP_TRACES_{name}") or environment.get(f"OTEL_EXPORTER_OTLP_{name}")
-
-    certificate, key = variable("CLIENT_CERTIFICATE"), variable("CLIENT_KEY")
-    return Urllib3HTTPTransport(
-        verify=variable("CERTIFICATE") or True,
-        cert=(certificate, key) if certificate and key else certificate,
-    )
+        if len(data) > self._max_request_size > 0 or not self._client.export(data).success:
+            return Export(taken=False)
+        return Export(taken=True, rejected_spans=rejected_spans(self._bounded.answer) if self._bounded else 0)

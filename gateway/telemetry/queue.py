@@ -6,43 +6,58 @@ dropped and counted: produced = consumed + dropped.
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 _T = TypeVar("_T")
 
 EXPORT_FAILED = "export_failed"
+REJECTED = "rejected"
+
+
+class Batching(Struct, frozen=True, kw_only=True):
+    """How items wait and leave.
+
+    Args:
+        capacity: how many may wait.
+        batch: how many leave together at most. Small batches keep a thread from holding the interpreter for long.
+        interval_s: how long items wait for company before a batch is handed over.
+    """
+
+    capacity: int = 8192
+    batch: int = 64
+    interval_s: float = 0.2
 
 
 class BackgroundQueue(Generic[_T]):
     """Hands items in batches to `consume`, on its own thread.
 
     Args:
-        consume: takes a batch; returning False or raising means that the batch is lost.
+        consume: takes a batch, and yields how many of its next items were taken, as it takes them. What is left
+            when it ends or raises is lost.
         on_drop: told (reason, items) of every loss: `queue_full`, the `failure` reason, or `shutdown`.
-        on_done: told of every batch that was consumed. Each item is told of once, here or as a loss.
-        interval_s: how long items wait for company before a batch is handed over.
+        on_done: told of the items that were consumed. Each item is told of once, here or as a loss.
     """
 
     def __init__(
         self,
         name: str,
-        consume: Callable[[Sequence[_T]], bool],
+        consume: Callable[[Sequence[_T]], Iterable[int]],
         on_drop: Callable[[str, Sequence[_T]], None],
         on_done: Callable[[Sequence[_T]], None] = lambda _: None,
         *,
         failure: str = EXPORT_FAILED,
-        capacity: int = 8192,
-        batch: int = 64,
-        interval_s: float = 0.2,
+        batching: Batching = Batching(),  # noqa: B008 - frozen
     ) -> None:
         self._consume = consume
         self._on_drop = on_drop
         self._on_done = on_done
         self._failure = failure
-        self._capacity = capacity
-        self._batch = batch
-        self._interval_s = interval_s
+        self._capacity = batching.capacity
+        self._batch = batching.batch
+        self._interval_s = batching.interval_s
         self._items: deque[_T] = deque()
         self._wake = threading.Event()
         self._closing = False
@@ -76,8 +91,8 @@ class BackgroundQueue(Generic[_T]):
         with self._lock:
             self._abandoned = True
             rest = [*self._in_hand, *self._take(len(self._items))]
-        if rest:
-            self._on_drop("shutdown", rest)
+            if rest:
+                self._on_drop("shutdown", rest)
 
     def _take(self, count: int) -> list[_T]:
         taken: list[_T] = []
@@ -99,18 +114,21 @@ class BackgroundQueue(Generic[_T]):
             if closing:
                 return
 
-    def _hand_over(self, batch: list[_T]) -> None:
+    def _hand_over(self, batch: Sequence[_T]) -> None:
         with self._lock:
             self._in_hand = batch
         try:
-            accepted = self._consume(batch)
-        except Exception:  # noqa: BLE001 - a failing exporter must not end the thread
-            accepted = False
+            for count in self._consume(batch):
+                self._tell(count)
+        except Exception:  # noqa: BLE001, S110 - a failing exporter must not end the thread; its batch is counted
+            pass
         with self._lock:
-            self._in_hand = ()
-            if self._abandoned:
-                return
-        if accepted:
-            self._on_done(batch)
-        else:
-            self._on_drop(self._failure, batch)
+            lost, self._in_hand = self._in_hand, ()
+            if lost and not self._abandoned:
+                self._on_drop(self._failure, lost)
+
+    def _tell(self, count: int) -> None:
+        with self._lock:
+            done, self._in_hand = self._in_hand[:count], self._in_hand[count:]
+            if not self._abandoned:
+                self._on_done(done)

@@ -21,20 +21,10 @@ from gateway import __version__
 from gateway.config.schema import HttpSpans, Semconv, TelemetryFile
 from gateway.telemetry import names
 from gateway.telemetry.cells import Block
-from gateway.telemetry.exporters import (
-    OtlpProtocol,
-    Signal,
-    VariableError,
-    is_disabled,
-    log_exporter,
-    metric_exporter,
-    metric_interval_s,
-    protocol,
-    span_exporter,
-    wants_otlp,
-)
+from gateway.telemetry.exporters import OtlpProtocol, log_exporter, metric_exporter, protocol, span_exporter
 from gateway.telemetry.listener import Exposition
-from gateway.telemetry.logs import JsonFormatter, RequestLog
+from gateway.telemetry.logs import RequestLog
+from gateway.telemetry.messages import count_lost_messages
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observe import Observer, Sink
 from gateway.telemetry.otlp import DirectOTLPSpanExporter
@@ -44,6 +34,15 @@ from gateway.telemetry.readings import Reading
 from gateway.telemetry.redact import Redactor
 from gateway.telemetry.registry import CatalogueCollector, process_registry
 from gateway.telemetry.spans import InstrumentedSpans, RecordExporter, SdkExporter, SpanMaker, SpanSink
+from gateway.telemetry.variables import (
+    Signal,
+    VariableError,
+    batching,
+    is_disabled,
+    metric_interval_s,
+    reads_trace_context,
+    wants_otlp,
+)
 from gateway.types.clock import Clock, Rng
 
 if TYPE_CHECKING:
@@ -104,6 +103,7 @@ class Telemetry:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.metrics = Metrics(block or Block.private(), file.semconv)
         self.metrics.gauge(names.BUILD_INFO, __version__, platform.python_version()).set(1)
+        count_lost_messages(self.metrics.counter(names.MESSAGES_DROPPED).inc)
         self._provider = TracerProvider(resource=service_resource(file), shutdown_on_exit=False)
         self._export = export
         self._environment = environment
@@ -114,12 +114,18 @@ class Telemetry:
         sinks: list[Sink] = [self.metrics]
         exporter = self._record_exporter(file.semconv)
         if exporter is not None:
-            spans = SpanSink(exporter, on_export=self._spans_exported, on_drop=self._spans_dropped)
+            spans = SpanSink(
+                exporter,
+                on_export=self._spans_exported,
+                on_drop=self._spans_dropped,
+                batching=batching(Signal.TRACES, environment),
+            )
             sinks.append(spans)
             self._parts.append(spans)
             self.metrics.watch(self.metrics.gauge(names.QUEUE_SIZE, "spans"), spans.queue.__len__)
         if file.log_requests:
-            log = RequestLog(log_descriptor, self._lines_dropped)
+            on_write, on_drop = self._line_counts(RequestLog.name)
+            log = RequestLog(log_descriptor, on_write=on_write, on_drop=on_drop)
             sinks.append(log)
             self._parts.append(log)
             self.metrics.watch(self.metrics.gauge(names.QUEUE_SIZE, "log"), log.queue.__len__)
@@ -145,6 +151,7 @@ class Telemetry:
             on_remaining=limits.told,
             on_sink_error=lambda sink: self.metrics.counter(names.SINK_ERRORS, sink).inc(),
             trust_inbound_trace=file.trust_inbound_trace,
+            reads_traceparent=reads_trace_context(environment),
             http_spans=file.http_span_maker is HttpSpans.LIGHT,
             redactor=Redactor(file.redact),
         )
@@ -175,7 +182,14 @@ class Telemetry:
     def _log_records(self) -> Sink:
         from gateway.telemetry.log_records import LogRecordSink
 
-        sink = LogRecordSink(log_exporter(self._environment), self._provider.resource, self._lines_dropped)
+        on_export, on_drop = self._line_counts(LogRecordSink.name)
+        sink = LogRecordSink(
+            log_exporter(self._environment),
+            self._provider.resource,
+            on_export=on_export,
+            on_drop=on_drop,
+            batching=batching(Signal.LOGS, self._environment),
+        )
         self._parts.append(sink)
         self.metrics.watch(self.metrics.gauge(names.QUEUE_SIZE, sink.name), sink.queue.__len__)
         return sink
@@ -198,7 +212,12 @@ class Telemetry:
         from gateway.telemetry.httpx_spans import instrument_client
 
         if self._instrumented_spans is None and self._exports:
-            spans = InstrumentedSpans(self._sdk_exporter(), on_export=self._spans_exported, on_drop=self._spans_dropped)
+            spans = InstrumentedSpans(
+                self._sdk_exporter(),
+                on_export=self._spans_exported,
+                on_drop=self._spans_dropped,
+                batching=batching(Signal.TRACES, self._environment),
+            )
             self._instrumented_spans = spans
             # Before the gateway's own: it ends first, and its spans are part of those traces.
             self._parts.insert(0, spans)
@@ -230,10 +249,13 @@ class Telemetry:
         if reason == EXPORT_FAILED:
             self._export_failed(Signal.TRACES)
 
-    def _lines_dropped(self, reason: str, count: int) -> None:
-        self.metrics.counter(names.LOG_LINES_DROPPED, reason).inc(count)
-        if reason == EXPORT_FAILED:
-            self._export_failed(Signal.LOGS)
+    def _line_counts(self, sink: str) -> tuple[Callable[[int], None], Callable[[str, int], None]]:
+        def dropped(reason: str, count: int) -> None:
+            self.metrics.counter(names.LOG_LINES_DROPPED, sink, reason).inc(count)
+            if reason == EXPORT_FAILED:
+                self._export_failed(Signal.LOGS)
+
+        return self.metrics.counter(names.LOG_LINES_WRITTEN, sink).inc, dropped
 
     def _export_failed(self, signal: Signal) -> None:
         self.metrics.counter(names.EXPORT_ERRORS, signal).inc()
@@ -292,12 +314,3 @@ def _is_always_on(sampler: Sampler) -> bool:
     return sampler is ALWAYS_ON or (
         isinstance(sampler, ParentBased) and "root:AlwaysOnSampler" in sampler.get_description()  # type: ignore[no-untyped-call]
     )
-
-
-def configure_logging(level: str = "INFO") -> None:
-    """The process's own messages go to stderr, a JSON line each."""
-    stream = logging.StreamHandler(sys.stderr)
-    stream.setFormatter(JsonFormatter())
-    logging.basicConfig(level=level, handlers=[stream], force=True)
-    # Uvicorn says each start and stop three times; the gateway says it once.
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from typing import Protocol
 
+from msgspec import Struct
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
@@ -19,7 +20,7 @@ from gateway import __version__
 from gateway.config.schema import Semconv
 from gateway.telemetry import attributes
 from gateway.telemetry.attributes import Attribute, Told, attempt_told, of_generation, server_told
-from gateway.telemetry.queue import BackgroundQueue
+from gateway.telemetry.queue import REJECTED, BackgroundQueue, Batching
 from gateway.types.errors import Outcome
 from gateway.types.records import HttpExchange, RequestRecord
 
@@ -136,11 +137,18 @@ def span_count(record: RequestRecord) -> int:
     return 1 + sum(2 if attempt.http is not None else 1 for attempt in record.attempts)
 
 
+class Export(Struct, frozen=True):
+    """What became of a batch: whether the collector took it, and how many spans of it it says that it did not keep."""
+
+    taken: bool
+    rejected_spans: int = 0
+
+
 class RecordExporter(Protocol):
     """Sends the spans of records to wherever they go."""
 
-    def export_records(self, records: Sequence[RequestRecord]) -> bool:
-        """Send a batch; False when it was not taken."""
+    def export_records(self, records: Sequence[RequestRecord]) -> Export:
+        """Send a batch."""
         ...
 
     def shutdown(self) -> None:
@@ -155,10 +163,10 @@ class SdkExporter:
         self._exporter = exporter
         self._maker = maker
 
-    def export_records(self, records: Sequence[RequestRecord]) -> bool:
-        """Send a batch; False when the exporter did not take it."""
+    def export_records(self, records: Sequence[RequestRecord]) -> Export:
+        """Send a batch. Which of its spans a collector rejected, the SDK's exporters do not tell."""
         spans = [span for record in records for span in self._maker.spans_of(record)]
-        return self._exporter.export(spans) is SpanExportResult.SUCCESS
+        return Export(taken=self._exporter.export(spans) is SpanExportResult.SUCCESS)
 
     def shutdown(self) -> None:
         """Shut the exporter down."""
@@ -166,10 +174,7 @@ class SdkExporter:
 
 
 class SpanSink:
-    """Queues sampled records and exports their spans in small batches, on a thread.
-
-    Small batches keep the exporting thread from holding the interpreter for long.
-    """
+    """Queues sampled records and exports their spans in small batches, on a thread."""
 
     name = "spans"
 
@@ -179,19 +184,37 @@ class SpanSink:
         *,
         on_export: Callable[[int], None],
         on_drop: Callable[[str, int], None],
+        batching: Batching = Batching(),  # noqa: B008 - frozen
     ) -> None:
         self._exporter = exporter
+        self._on_export = on_export
+        self._on_drop = on_drop
+        self._rejected = 0
         self.queue: BackgroundQueue[RequestRecord] = BackgroundQueue(
             "span-export",
-            exporter.export_records,
+            self._export,
             lambda reason, records: on_drop(reason, sum(map(span_count, records))),
-            lambda records: on_export(sum(map(span_count, records))),
+            self._exported,
+            batching=batching,
         )
 
     def record(self, record: RequestRecord) -> None:
         """Queue the spans of a sampled request."""
         if record.trace.sampled:
             self.queue.put(record)
+
+    def _export(self, records: Sequence[RequestRecord]) -> Iterator[int]:
+        export = self._exporter.export_records(records)
+        self._rejected = export.rejected_spans
+        if export.taken:
+            yield len(records)
+
+    def _exported(self, records: Sequence[RequestRecord]) -> None:
+        spans = sum(map(span_count, records))
+        rejected = min(self._rejected, spans)
+        if rejected:
+            self._on_drop(REJECTED, rejected)
+        self._on_export(spans - rejected)
 
     def close(self, timeout_s: float) -> None:
         """Export what is queued, for at most `timeout_s` seconds."""
@@ -206,20 +229,30 @@ class InstrumentedSpans(SpanProcessor):
     """
 
     def __init__(
-        self, exporter: SpanExporter, *, on_export: Callable[[int], None], on_drop: Callable[[str, int], None]
+        self,
+        exporter: SpanExporter,
+        *,
+        on_export: Callable[[int], None],
+        on_drop: Callable[[str, int], None],
+        batching: Batching = Batching(),  # noqa: B008 - frozen
     ) -> None:
         self._exporter = exporter
         self.queue: BackgroundQueue[ReadableSpan] = BackgroundQueue(
             "instrumented-export",
-            lambda spans: exporter.export(spans) is SpanExportResult.SUCCESS,
+            self._export,
             lambda reason, spans: on_drop(reason, len(spans)),
             lambda spans: on_export(len(spans)),
+            batching=batching,
         )
 
     def on_end(self, span: ReadableSpan) -> None:
         """Queue a sampled span."""
         if span.context is not None and span.context.trace_flags.sampled:
             self.queue.put(span)
+
+    def _export(self, spans: Sequence[ReadableSpan]) -> Iterator[int]:
+        if self._exporter.export(spans) is SpanExportResult.SUCCESS:
+            yield len(spans)
 
     def close(self, timeout_s: float) -> None:
         """Export what is queued, for at most `timeout_s` seconds."""

@@ -17,9 +17,10 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from gateway.config.schema import TelemetryFile
 from gateway.telemetry import names
 from gateway.telemetry.cells import Block
-from gateway.telemetry.exporters import Signal, VariableError, metric_interval_s, protocol
+from gateway.telemetry.exporters import protocol
 from gateway.telemetry.readings import read
 from gateway.telemetry.setup import Telemetry, TraceExport, trace_export
+from gateway.telemetry.variables import Signal, VariableError, metric_interval_s
 from gateway.types.errors import ErrorType
 from tests.clocks import ManualClock
 from tests.collector import Collector, attributes_of

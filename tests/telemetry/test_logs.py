@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
-import sys
+from collections import Counter
 from select import PIPE_BUF
 from typing import Any
 
 import pytest
 
-from gateway.telemetry.logs import JsonFormatter, RequestLine, RequestLog, request_line
+from gateway.telemetry.logs import RequestLine, RequestLog, request_line
 from gateway.types.errors import ErrorType
 from gateway.types.records import Basis, Caller, Cost
 from tests.telemetry import facts
@@ -82,50 +81,83 @@ def test_no_text_breaks_a_line() -> None:
     assert json.loads(data)["response_model"] == evil
 
 
+class Log:
+    """A request log over a descriptor, and what it said of its lines."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.written = 0
+        self.lost: Counter[str] = Counter()
+        self.log = RequestLog(descriptor, on_write=self._write, on_drop=self._drop)
+
+    def _write(self, count: int) -> None:
+        self.written += count
+
+    def _drop(self, reason: str, count: int) -> None:
+        self.lost[reason] += count
+
+
 def test_lines_of_several_workers_do_not_mix() -> None:
     """A pipe gets whole lines in writes that the kernel does not split, and all of them in order."""
-    reader, writer = os.pipe()
-    written: list[bytes] = []
-    log = RequestLog(writer, lambda reason, count: pytest.fail(f"{count} lines lost: {reason}"))
-    log._write_all = written.append  # type: ignore[method-assign]
+    # Such a pipe keeps writes apart: each read gives one of them.
+    reader, writer = os.pipe2(os.O_DIRECT)
+    log = Log(writer)
     records = [facts.request(request_id=f"req_{n}") for n in range(100)]
     for record in records:
-        log.record(record)
-    log.queue.close(10.0)
-    os.close(reader)
+        log.log.record(record)
+    log.log.close(10.0)
     os.close(writer)
+    written = list(iter(lambda: os.read(reader, 1 << 20), b""))
+    os.close(reader)
+    assert len(written) > 1
     assert all(len(piece) <= PIPE_BUF and piece.endswith(b"\n") for piece in written)
     lines = b"".join(written).splitlines()
     assert [json.loads(text)["request_id"] for text in lines] == [record.request_id for record in records]
+    assert (log.written, log.lost) == (100, {})
 
 
 def test_a_closed_pipe_is_a_counted_loss() -> None:
     """Whoever reads the log may go: lines are lost and counted, requests are not."""
     reader, writer = os.pipe()
     os.close(reader)
-    lost: list[tuple[str, int]] = []
-    log = RequestLog(writer, lambda reason, count: lost.append((reason, count)))
+    log = Log(writer)
     for _ in range(3):
-        log.record(facts.request())
-    log.queue.close(10.0)
+        log.log.record(facts.request())
+    log.log.close(10.0)
     os.close(writer)
-    assert {reason for reason, _ in lost} == {"write_failed"}
-    assert sum(count for _, count in lost) == 3
+    assert (log.written, log.lost) == (0, {"write_failed": 3})
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_a_pipe_that_nobody_reads_is_counted_to_the_line(blocking: bool) -> None:
+    """Whatever the pipe holds was counted as written, all else as lost, and nothing waited for its reader."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, blocking)
+    log = Log(writer)
+    for number in range(10_000):
+        log.log.record(facts.request(request_id=f"req_{number}"))
+    log.log.close(0.1)
+    os.set_blocking(reader, False)
+    held = os.read(reader, 1 << 20)
+    # The thread still holds its end: what it is writing now comes too late to count.
+    assert log.written == held.count(b"\n") > 0
+    assert log.lost["queue_full"] > 0
+    assert log.lost["shutdown"] > 0
+    assert log.written + log.lost.total() == 10_000
+    os.close(reader)
+    log.log.queue._thread.join(10.0)
+    os.close(writer)
+
+
+def test_a_full_disk_is_a_counted_loss() -> None:
+    """Lines that the system refuses are lost and counted."""
+    with open("/dev/full", "wb", buffering=0) as full:  # noqa: PTH123
+        log = Log(full.fileno())
+        for _ in range(100):
+            log.log.record(facts.request())
+        log.log.close(10.0)
+    assert (log.written, log.lost) == (0, {"write_failed": 100})
 
 
 def test_the_fields_are_the_documented_ones() -> None:
     """A field of the line is a field of the Struct, which the documents are made of."""
     assert set(line(facts.request(facts.streamed(), stream=True))) <= set(RequestLine.__struct_fields__)
-
-
-def test_messages_of_the_process_are_lines_too() -> None:
-    """A logged exception is one JSON line with its traceback inside."""
-    try:
-        raise ValueError("a\nb")
-    except ValueError:
-        record = logging.LogRecord("gateway", logging.ERROR, "f", 1, "it %s", ("broke",), sys.exc_info())
-    text = JsonFormatter().format(record)
-    assert "\n" not in text
-    parsed = json.loads(text)
-    assert (parsed["message"], parsed["level"]) == ("it broke", "ERROR")
-    assert "ValueError" in parsed["exception"]

@@ -142,9 +142,9 @@ def test_export_reaches_a_collector_by_the_standard_variables(
     maker = MAKERS[Semconv.V1_41]
     exporter = DirectOTLPSpanExporter(maker, Semconv.V1_41, os.environ)
     record = facts.request()
-    assert exporter.export_records([record])
+    assert exporter.export_records([record]).taken
     exporter.shutdown()  # type: ignore[no-untyped-call]
-    assert not exporter.export_records([record])
+    assert not exporter.export_records([record]).taken
     [(path, headers, body)] = collector.requests
     assert (path, headers["x-tenant"], headers["content-encoding"]) == ("/v1/traces", "a", "gzip")
     assert ExportTraceServiceRequest.FromString(body) == encode_spans(list(maker.spans_of(record)))

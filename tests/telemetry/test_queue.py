@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from gateway.telemetry.queue import BackgroundQueue
+from gateway.telemetry.queue import BackgroundQueue, Batching
 
 WAIT_S = 10.0
 
@@ -24,12 +24,13 @@ class Fates:
         self.go.set()
         self.answer: bool | Exception = True
 
-    def consume(self, batch: Sequence[int]) -> bool:
+    def consume(self, batch: Sequence[int]) -> Iterator[int]:
         self.entered.set()
         assert self.go.wait(WAIT_S)
         if isinstance(self.answer, Exception):
             raise self.answer
-        return self.answer
+        if self.answer:
+            yield len(batch)
 
     def drop(self, reason: str, items: Sequence[int]) -> None:
         self.dropped.setdefault(reason, []).extend(items)
@@ -51,8 +52,9 @@ def fates() -> Iterator[Fates]:
 def queue(fates: Fates, capacity: int = 1000, batch: int = 10) -> BackgroundQueue[int]:
     """A queue that hands over at once when a batch is full."""
     return BackgroundQueue(
-        "test", fates.consume, fates.drop, fates.done.extend, capacity=capacity, batch=batch, interval_s=0.01
-    )
+        "test", fates.consume, fates.drop, fates.done.extend,
+        batching=Batching(capacity=capacity, batch=batch, interval_s=0.01),
+    )  # fmt: skip
 
 
 def test_everything_is_consumed_in_order(fates: Fates) -> None:
@@ -100,6 +102,30 @@ def test_a_refused_batch_is_a_loss(fates: Fates, answer: bool | Exception) -> No
     assert fates.entered.wait(WAIT_S)
     items.close(WAIT_S)
     assert fates.dropped == {"export_failed": list(range(10))}
+
+
+def test_a_batch_that_is_taken_in_part_is_lost_in_part(fates: Fates) -> None:
+    """What a consumer took before it failed, or before the end gave it up, is not counted as lost."""
+    fates.go.clear()
+
+    def by_threes(batch: Sequence[int]) -> Iterator[int]:
+        yield 3
+        if batch[0] == 0:
+            raise RuntimeError("after three of the first ten")
+        fates.entered.set()
+        assert fates.go.wait(WAIT_S)
+        yield 3
+
+    batching = Batching(batch=10, interval_s=0.01)
+    items = BackgroundQueue("test", by_threes, fates.drop, fates.done.extend, batching=batching)
+    for item in range(20):
+        items.put(item)
+    assert fates.entered.wait(WAIT_S)
+    items.close(0.05)
+    fates.go.set()
+    items._thread.join(WAIT_S)
+    assert fates.done == [0, 1, 2, 10, 11, 12]
+    assert fates.dropped == {"export_failed": list(range(3, 10)), "shutdown": list(range(13, 20))}
 
 
 def test_the_end_does_not_wait_for_a_hanging_consumer(fates: Fates) -> None:
