@@ -110,15 +110,21 @@ def error_headers(error: GatewayError) -> list[tuple[bytes, bytes]]:
 
 
 def openai_body(error: GatewayError, trace_id: str) -> bytes:
-    """`{"error": {message, type, param, code, trace_id}}`; `code` is the closed error type."""
+    """`{"error": {message, type, param, code, error_type, trace_id}}`.
+
+    `code` is the provider's own where it gave one, such as `context_length_exceeded`, since apps act on it; otherwise it
+    is the closed error type, which stands apart, too.
+    """
     error_type = error.error_type
+    code = error.code if isinstance(error, UpstreamError) else None
     return msgspec.json.encode(
         {
             "error": {
                 "message": error.message,
                 "type": _OPENAI_TYPE_OVERRIDES.get(error_type) or _OPENAI_TYPES[error_type.outcome],
                 "param": error.param,
-                "code": error_type.value,
+                "code": code or error_type.value,
+                "error_type": error_type.value,
                 "trace_id": trace_id,
             }
         }

@@ -176,6 +176,7 @@ class OpenAIErrorDetail(Struct):
     type: str
     param: str | None
     code: str
+    error_type: str
     trace_id: str
 
 

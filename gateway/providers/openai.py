@@ -222,6 +222,7 @@ class _Chunk(Struct):
 
 class _ErrorBody(Struct):
     message: str | None = None
+    code: str | int | None = None
 
 
 _CHUNK = msgspec.json.Decoder(_Chunk)
@@ -229,13 +230,14 @@ _CHUNK = msgspec.json.Decoder(_Chunk)
 
 def stream_error(data: bytes) -> UpstreamError:
     """The error that a provider sent inside a stream, in any dialect that words it `{"error": {"message": ...}}`."""
-    message = "The provider reported an error inside its stream."
+    error = _ErrorBody()
     try:
         body = msgspec.json.decode(data, type=dict[str, Raw])
-        message = msgspec.json.decode(body["error"], type=_ErrorBody).message or message
+        error = msgspec.json.decode(body["error"], type=_ErrorBody)
     except (msgspec.MsgspecError, KeyError):
         pass
-    return UpstreamError(ErrorType.STREAM_ERROR, message)
+    message = error.message or "The provider reported an error inside its stream."
+    return UpstreamError(ErrorType.STREAM_ERROR, message, code=error.code if isinstance(error.code, str) else None)
 
 
 class OpenAIStream:

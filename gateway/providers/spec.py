@@ -8,6 +8,7 @@ Functions of a codec raise `RequestError` when the request cannot be expressed i
 `UNREADABLE_REPLY` when the reply is not what the vendor documents.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -115,28 +116,55 @@ class Codec(Struct, frozen=True, kw_only=True):
     open_stream: OpenStream | None = None
 
 
+_TOO_LONG = re.compile(
+    r"prompt is too long|input is too long|too many input tokens|input token count .{0,40}exceeds"
+    r"|(?:maximum|model's) context (?:length|window)|exceed\w* (?:the )?(?:model's )?(?:context|maximum number of tokens)",
+    re.IGNORECASE,
+)
+"""How Anthropic, AWS, Google, Cohere and vLLM say that a conversation is longer than the model's context."""
+
+
 def default_fault(status: int, body: bytes) -> Fault:
     """The fault of an error body in any of the usual JSON shapes: `error.message`, `error`, `message`, `detail`.
 
-    Covers what the MLflow gateway showed to callers; other bodies give a text that names only the status, because an
-    unknown body may hold anything.
+    Covers what the MLflow gateway showed to callers, and FastAPI's lists of wrong members; other bodies give a text that
+    names only the status, because an unknown body may hold anything.
     """
     try:
         parsed = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return Fault(message=f"The provider answered with status {status}.")
+        parsed = None
     # Some vendors (Gemini in streams) wrap the object into a list.
     if isinstance(parsed, list) and parsed:
         parsed = parsed[0]
-    if isinstance(parsed, dict):
-        error = parsed.get("error")
-        if isinstance(error, dict) and isinstance(error.get("message"), str) and error["message"]:
-            param = error.get("param")
-            return Fault(message=error["message"], param=param if isinstance(param, str) else None)
-        for candidate in (error, parsed.get("message"), parsed.get("detail")):
-            if isinstance(candidate, str) and candidate:
-                return Fault(message=candidate)
-    return Fault(message=f"The provider answered with status {status}.")
+    if not isinstance(parsed, dict):
+        return Fault(message=f"The provider answered with status {status}.")
+    error = parsed.get("error")
+    inner = error if isinstance(error, dict) else parsed
+    texts = (inner.get("message"), error, parsed.get("message"), parsed.get("detail"))
+    message = next((text for candidate in texts if (text := _text(candidate))), None)
+    if message is None:
+        return Fault(message=f"The provider answered with status {status}.")
+    code, param = inner.get("code"), inner.get("param")
+    if _TOO_LONG.search(message):
+        code = "context_length_exceeded"
+    return Fault(
+        message=message, param=param if isinstance(param, str) else None, code=code if isinstance(code, str) else None
+    )
+
+
+def _text(value: object) -> str | None:
+    """A text, or what a FastAPI server (Mistral's, vLLM's) says of the first member that is wrong."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        value = value.get("detail")
+    first = value[0] if isinstance(value, list) and value else None
+    if not isinstance(first, dict) or not isinstance(first.get("msg"), str):
+        return None
+    place = first.get("loc")
+    where = ".".join(str(step) for step in place if step != "body") if isinstance(place, list) else ""
+    return f"{where}: {first['msg']}" if where else str(first["msg"])
 
 
 class Dialect(Struct, frozen=True, kw_only=True):

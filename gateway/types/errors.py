@@ -164,6 +164,7 @@ class UpstreamError(GatewayError):
         retryable: whether the same request may be sent again: nothing reached the upstream, or it said so.
         status: the upstream's HTTP status, where it gave one.
         sent: whether request bytes may have reached the upstream (then it may have charged for them).
+        code: the cause in OpenAI's words, where the provider named it.
         answer: the refusal as it came.
         connect_s: seconds spent on opening a connection, also where that failed; None where none was opened.
     """
@@ -178,6 +179,7 @@ class UpstreamError(GatewayError):
         sent: bool = True,
         retry_after_s: float | None = None,
         param: str | None = None,
+        code: str | None = None,
         answer: UpstreamAnswer | None = None,
         connect_s: float | None = None,
     ) -> None:
@@ -185,6 +187,7 @@ class UpstreamError(GatewayError):
         self.retryable = retryable
         self.status = status
         self.sent = sent
+        self.code = code
         self.answer = answer
         self.connect_s = connect_s
 

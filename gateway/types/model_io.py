@@ -96,10 +96,11 @@ class StreamSummary(Struct, kw_only=True):
 class Fault(Struct, frozen=True, kw_only=True):
     """What an upstream's error body says: public text, and a cause when the body knows better than the status.
 
-    `retry_after_s` is for vendors who say in the body when another try can help.
+    `code` is OpenAI's word for the cause, such as `context_length_exceeded`, which apps act on. `retry_after_s` is for vendors who say in the body when another try can help.
     """
 
     message: str
     error_type: ErrorType | None = None
     param: str | None = None
+    code: str | None = None
     retry_after_s: float | None = None

@@ -109,10 +109,12 @@ def refusal(
     return UpstreamError(
         error_type,
         fault.message,
-        retryable=status in RETRYABLE_STATUSES,
+        # Money that is spent does not come back by waiting.
+        retryable=status in RETRYABLE_STATUSES and fault.code != "insufficient_quota",
         status=status,
         retry_after_s=retry_after_s,
         param=fault.param,
+        code=fault.code,
         answer=answer,
     )
 

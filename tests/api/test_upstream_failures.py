@@ -168,10 +168,58 @@ async def test_wrong_requests_on_v1(
     answer = await gateway.client.post("/v1/chat/completions", json=body)
     found = answer.json()["error"]
     assert answer.status_code == status
-    assert set(found) == {"message", "type", "param", "code", "trace_id"}
+    assert set(found) == {"message", "type", "param", "code", "error_type", "trace_id"}
+    assert found["error_type"] == found["code"]
     assert {name: found[name] for name in error} == error
     assert found["type"] == "invalid_request_error"
     assert upstream.hits == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "code"),
+    [
+        (
+            {"error": {"message": "Too long.", "type": "invalid_request_error", "code": "context_length_exceeded"}},
+            "Too long.",
+            "context_length_exceeded",
+        ),
+        ({"error": {"message": "Blocked.", "code": "content_filter", "status": 400}}, "Blocked.", "content_filter"),
+        (
+            {"message": "This model's maximum context length is 8192 tokens.", "code": 400},
+            "This model's maximum context length is 8192 tokens.",
+            "context_length_exceeded",
+        ),
+        (
+            {
+                "object": "error",
+                "message": {"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]},
+            },
+            "seed: Extra inputs are not permitted",
+            "provider_invalid_request",
+        ),
+        ({"detail": [{"type": "missing", "msg": "Field required"}]}, "Field required", "provider_invalid_request"),
+        ({"detail": [{"type": "missing"}]}, "The provider answered with status 400.", "provider_invalid_request"),
+        ({"error": {"message": "No.", "code": 7}}, "No.", "provider_invalid_request"),
+    ],
+)
+async def test_a_providers_code_is_what_apps_look_at(
+    upstream: ScriptedUpstream, start_gateway: StartGateway, body: object, message: str, code: str
+) -> None:
+    """The provider's own code and words reach OpenAI's clients; our word stands beside it."""
+    gateway = await start_gateway(routes_yaml(upstream.url))
+    upstream.script(json_reply(body, status=400))
+    answer = await gateway.client.post("/v1/chat/completions", json={"model": "chat", "messages": USER})
+    found = answer.json()["error"]
+    assert (answer.status_code, found["message"], found["code"]) == (400, message, code)
+    assert found["error_type"] == answer.headers["x-gateway-error-type"] == "provider_invalid_request"
+
+
+async def test_spent_money_is_not_waited_for(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
+    """A 429 that says that the account is empty is not tried again, since waiting mends nothing."""
+    gateway = await start_gateway(routes_yaml(upstream.url, extra="retries: 2"))
+    upstream.script(openai_error(429, "You exceeded your current quota.", code="insufficient_quota"))
+    answer = await gateway.client.post("/v1/chat/completions", json={"model": "chat", "messages": USER})
+    assert (answer.status_code, answer.json()["error"]["code"], upstream.hits) == (429, "insufficient_quota", 1)
 
 
 async def test_wrong_type_and_unknown_route_in_words(start_gateway: StartGateway) -> None:

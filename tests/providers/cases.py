@@ -12,7 +12,7 @@
   ends in an error (error_type, message);
 - `usage.json`: usage (null when unknown), response_model, response_id, finish_reasons of the reply and of the stream
   (`stream_usage.json` where those differ);
-- `upstream_error.json`: status, body; `fault.json`: what is known of message, error_type, param, retry_after_s.
+- `upstream_error.json`: status, body; `fault.json`: what is known of message, error_type, param, code, retry_after_s.
 
 Where a case has both a reply and a stream, `request.json` is the whole one's, and the stream must fold into the reply.
 """
