@@ -18,7 +18,7 @@ from litestar.types import Receive, Scope, Send
 from gateway.api import native
 from gateway.api.invoke import Invoker
 from gateway.api.listing import listing_handlers
-from gateway.api.openai import ENDPOINTS, V1_SURFACES
+from gateway.api.openai import ENDPOINTS, NOWHERE, V1_SURFACES
 from gateway.api.ops import ops_handlers
 from gateway.api.original import ORIGINAL
 from gateway.api.surface import Surface
@@ -30,6 +30,7 @@ FIXED: Mapping[str, Surface] = {surface.path: surface for surface in (*V1_SURFAC
 """Surfaces whose path names no route."""
 _INVOCATIONS = re.compile(r"/(?P<family>gateway|endpoints)/(?P<route>[^/]+)/invocations/?")
 _FAMILIES = {"gateway": ORIGINAL, "endpoints": ENDPOINTS}
+_PAGES = ("/api/2.0/", "/docs", "/favicon.ico", "/health", "/openapi.json", "/v1/models")
 _MODEL_CALL = re.compile(r"(?P<prefix>/v1beta/models|/v1/models)/(?P<route>[^/:]+)(?P<call>:\w+)/?")
 
 
@@ -63,6 +64,9 @@ class Application:
         found = find_surface(scope["path"])
         if found is not None:
             await self._invoker().handle(*found, scope, receive, send)
+        elif scope["method"] == "POST" and not scope["path"].startswith(_PAGES):  # type: ignore[typeddict-item]
+            # An application with a wrong base URL asks here, and no page's log would tell anybody of it.
+            await self._invoker().handle(NOWHERE, scope["path"], scope, receive, send)
         else:
             await self._pages(scope, receive, send)
 

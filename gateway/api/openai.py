@@ -14,6 +14,7 @@ from gateway.api.surface import Fields, Surface
 from gateway.serve.routing import BoundRoute
 from gateway.types.errors import ErrorType, GatewayError, RequestError
 from gateway.types.model_io import ModelReply, ModelRequest
+from gateway.types.records import OTHER
 from gateway.types.route import CANONICAL_OPERATION, Operation, RouteType
 
 _REQUIRED = {RouteType.CHAT: "messages", RouteType.COMPLETIONS: "prompt", RouteType.EMBEDDINGS: "input"}
@@ -160,3 +161,6 @@ ENDPOINTS = Surface(
     status=errors.endpoints_status_of,
     unknown_route=not_found,
 )
+
+NOWHERE = msgspec.structs.replace(ENDPOINTS, path=OTHER)
+"""Every path that is none of ours: no route has a path for its name, so each request ends as `unknown_route`."""

@@ -70,7 +70,7 @@ class ProviderFailedError(GatewayClientError):
 
 
 class GatewayFailedError(GatewayClientError):
-    """The gateway itself failed, is stopping, or is overloaded."""
+    """The gateway itself failed, or is stopping."""
 
 
 _BY_TYPE: Mapping[str, type[GatewayClientError]] = {
@@ -90,7 +90,6 @@ _BY_TYPE: Mapping[str, type[GatewayClientError]] = {
     "provider_rate_limited": RateLimitedError,
     "budget_exceeded": BudgetExceededError,
     "shutting_down": GatewayFailedError,
-    "overloaded": GatewayFailedError,
     "ledger_unavailable": GatewayFailedError,
     "credential_unavailable": GatewayFailedError,
     "internal": GatewayFailedError,

@@ -114,13 +114,12 @@ class Breakers:
         return allowed or targets
 
 
-_NOT_THE_TARGETS_FAULT = frozenset({ErrorType.PROVIDER_RATE_LIMITED, ErrorType.CIRCUIT_OPEN})
-"""A provider that limits us is well: its Retry-After says when to come back."""
-
-
 def is_failure(error_type: ErrorType) -> bool:
-    """Whether an attempt that ended so speaks against its target."""
-    return error_type.outcome is Outcome.PROVIDER and error_type not in _NOT_THE_TARGETS_FAULT
+    """Whether an attempt that ended so speaks against its target.
+
+    A provider that limits us is well: its Retry-After says when to come back.
+    """
+    return error_type.outcome is Outcome.PROVIDER and error_type is not ErrorType.PROVIDER_RATE_LIMITED
 
 
 class RetryBudget:

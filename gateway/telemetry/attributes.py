@@ -139,7 +139,7 @@ _EACH = {"varies": Varies.ALWAYS}
 
 SERVER: tuple[Attribute, ...] = (
     _s("http.request.method", "request.method", "The caller's method; `_OTHER` for one that HTTP does not name."),
-    _s("http.route", "request.path_template", "The path's template, never the path itself."),
+    _s("http.route", "request.path_template", "The path's template, never the path itself; `_other` for a path that is none of the gateway's."),
     _s("url.scheme", "request.scheme", "`http` or `https`."),
     _s("url.path", "request.path_template", "The template again: raw paths would hold what callers send."),
     _s("server.address", "request.server_address", "The address that took the request."),

@@ -52,10 +52,8 @@ class ErrorType(StrEnum):
     PROVIDER_RATE_LIMITED = "provider_rate_limited"
     PROVIDER_OVERLOADED = "provider_overloaded"
     PROVIDER_ERROR = "provider_error"
-    CIRCUIT_OPEN = "circuit_open"
 
     SHUTTING_DOWN = "shutting_down"
-    OVERLOADED = "overloaded"
     LEDGER_UNAVAILABLE = "ledger_unavailable"
     CREDENTIAL_UNAVAILABLE = "credential_unavailable"
     INTERNAL = "internal"
@@ -86,7 +84,6 @@ _POLICY = (
 )
 _GATEWAY = (
     ErrorType.SHUTTING_DOWN,
-    ErrorType.OVERLOADED,
     ErrorType.LEDGER_UNAVAILABLE,
     ErrorType.CREDENTIAL_UNAVAILABLE,
     ErrorType.INTERNAL,
@@ -193,4 +190,4 @@ class UpstreamError(GatewayError):
 
 
 class ServiceError(GatewayError):
-    """The gateway itself cannot serve: it is stopping, overloaded, or a part of it failed."""
+    """The gateway itself cannot serve: it is stopping, or a part of it failed."""
