@@ -116,7 +116,6 @@ def test_no_charge_is_above_its_hold(
     [
         (None, True, 200, True, True, False, Ending.COMPLETE),
         (ErrorType.CONNECT_FAILED, False, None, False, False, False, Ending.NOT_SENT),
-        (ErrorType.CIRCUIT_OPEN, False, None, False, False, False, Ending.NOT_SENT),
         (ErrorType.PROVIDER_RATE_LIMITED, True, 429, False, False, False, Ending.PROVIDER_ERROR),
         (ErrorType.PROVIDER_ERROR, True, 500, False, True, False, Ending.PROVIDER_ERROR),
         (ErrorType.FIRST_BYTE_TIMEOUT, True, None, False, False, False, Ending.NO_ANSWER),
