@@ -107,11 +107,11 @@ def error_headers(error: GatewayError) -> list[tuple[bytes, bytes]]:
     return headers
 
 
-def openai_body(error: GatewayError, trace_id: str) -> bytes:
+def openai_body(error: GatewayError, trace_id: str | None) -> bytes:
     """`{"error": {message, type, param, code, error_type, trace_id}}`.
 
     `code` is the provider's own where it gave one, such as `context_length_exceeded`, since apps act on it; otherwise it
-    is the closed error type, which stands apart, too.
+    is the closed error type, which stands apart, too. A page that fails has no trace: its `trace_id` is null.
     """
     error_type = error.error_type
     code = error.code if isinstance(error, UpstreamError) else None
@@ -129,7 +129,7 @@ def openai_body(error: GatewayError, trace_id: str) -> bytes:
     )
 
 
-def mlflow_body(error: GatewayError, trace_id: str) -> bytes:
+def mlflow_body(error: GatewayError, trace_id: str | None) -> bytes:
     """`{"detail": ..., error_type, trace_id}`; a rate limit's words stand under `error` too, as slowapi put them."""
     body = {"detail": mlflow_detail(error), "error_type": error.error_type.value, "trace_id": trace_id}
     if error.error_type is ErrorType.RATE_LIMITED:

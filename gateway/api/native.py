@@ -60,7 +60,7 @@ def _responses_stream_error(error_body: bytes) -> bytes:
     return b"event: error\ndata: " + msgspec.json.encode(event) + b"\n\n"
 
 
-def _read_responses(fields: Fields, route: BoundRoute) -> ModelRequest:
+def _read_responses(call: str, fields: Fields, route: BoundRoute) -> ModelRequest:
     if fields.get("background") == _TRUE:
         # It would be generated after its reply, which nobody could then fetch through here, measure or charge.
         raise RequestError(
@@ -68,20 +68,26 @@ def _read_responses(fields: Fields, route: BoundRoute) -> ModelRequest:
             "'background' is not available through this gateway. Use 'stream' for long responses.",
             param="background",
         )
-    return _read(Operation.RESPONSES, fields, route)
+    return msgspec.structs.replace(_read(Operation.RESPONSES, fields, route), path_suffix=call)
 
 
-RESPONSES = Surface(
-    path="/v1/responses",
-    route_name=_model_field,
-    read=_read_responses,
-    whole=canonical_body,
-    error_body=errors.openai_body,
-    status=errors.status_of,
-    unknown_route=_unknown_model,
-    stream_error=_responses_stream_error,
-    stream_end=b"",
-)
+def _responses(call: str) -> Surface:
+    return Surface(
+        path=f"/v1/responses{call}",
+        route_name=_model_field,
+        read=partial(_read_responses, call),
+        whole=canonical_body,
+        error_body=errors.openai_body,
+        status=errors.status_of,
+        unknown_route=_unknown_model,
+        stream_error=_responses_stream_error,
+        stream_end=b"",
+    )
+
+
+RESPONSES = _responses("")
+COMPACT = _responses("/compact")
+INPUT_TOKENS = _responses("/input_tokens")
 
 # --- Anthropic: Messages ----------------------------------------------------------------------------------------
 
@@ -98,7 +104,7 @@ _ANTHROPIC_TYPES = {
 ANTHROPIC_HEADERS = frozenset({b"anthropic-version", b"anthropic-beta"})
 
 
-def anthropic_body(error: GatewayError, trace_id: str) -> bytes:
+def anthropic_body(error: GatewayError, trace_id: str | None) -> bytes:
     """`{"type": "error", "error": {type, message, code, trace_id}}`; `code` is the closed error type."""
     status = errors.status_of(error)
     return msgspec.json.encode(
@@ -152,7 +158,7 @@ _GOOGLE_STATUSES = {
 }
 
 
-def gemini_body(error: GatewayError, trace_id: str) -> bytes:
+def gemini_body(error: GatewayError, trace_id: str | None) -> bytes:
     """`{"error": {code, message, status, details}}`; the details name the closed error type and the trace."""
     status = errors.status_of(error)
     info = {
@@ -178,12 +184,25 @@ def _read_gemini(call: str, stream: bool, fields: Fields, route: BoundRoute) -> 
     return ModelRequest(operation=Operation.GENERATE_CONTENT, fields=fields, stream=stream, path_suffix=call)
 
 
+def _read_gemini_embeddings(call: str, fields: Fields, route: BoundRoute) -> ModelRequest:
+    if route.route.route_type is not RouteType.EMBEDDINGS:
+        raise RequestError(
+            ErrorType.WRONG_ROUTE_TYPE, f"Endpoint '{route.route.name}' is not an embeddings endpoint.", param="model"
+        )
+    return ModelRequest(operation=Operation.EMBED_CONTENT, fields=fields, path_suffix=call)
+
+
 def _path_model(parameter: str | None, fields: Fields) -> str:
     return parameter or ""
 
 
-def _gemini(prefix: str, call: str, *, stream: bool = False) -> Surface:
+_ReadGemini = Callable[[str, Fields, BoundRoute], ModelRequest]
+
+
+def _gemini(prefix: str, call: str, read_call: _ReadGemini | None = None, *, stream: bool = False) -> Surface:
     read: Callable[[Fields, BoundRoute], ModelRequest] = partial(_read_gemini, call, stream)
+    if read_call is not None:
+        read = partial(read_call, call)
     return Surface(
         path=f"{prefix}/{{model}}{call}",
         route_name=_path_model,
@@ -204,6 +223,8 @@ GEMINI_CALLS = {
         ":generateContent": _gemini(prefix, ":generateContent"),
         ":streamGenerateContent": _gemini(prefix, ":streamGenerateContent", stream=True),
         ":countTokens": _gemini(prefix, ":countTokens"),
+        ":embedContent": _gemini(prefix, ":embedContent", _read_gemini_embeddings),
+        ":batchEmbedContents": _gemini(prefix, ":batchEmbedContents", _read_gemini_embeddings),
     }
     for prefix in ("/v1beta/models", "/v1/models")
 }
@@ -212,4 +233,4 @@ GEMINI_CALLS = {
 Google's SDKs began with v1beta; newer ones ask v1.
 """
 
-FIXED = (RESPONSES, MESSAGES, COUNT_TOKENS)
+FIXED = (RESPONSES, COMPACT, INPUT_TOKENS, MESSAGES, COUNT_TOKENS)

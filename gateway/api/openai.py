@@ -14,7 +14,6 @@ from gateway.api.surface import Fields, Surface
 from gateway.serve.routing import BoundRoute
 from gateway.types.errors import ErrorType, GatewayError, RequestError
 from gateway.types.model_io import ModelReply, ModelRequest
-from gateway.types.records import OTHER
 from gateway.types.route import CANONICAL_OPERATION, Operation, RouteType
 
 _REQUIRED = {RouteType.CHAT: "messages", RouteType.COMPLETIONS: "prompt", RouteType.EMBEDDINGS: "input"}
@@ -133,6 +132,22 @@ def v1(path: str, operation: Operation) -> Surface:
     )
 
 
+def _route_from_path(parameter: str | None, fields: Fields) -> str:
+    # The SDK sends the deployment's name as `model`, too; a service behind it reads the path.
+    return parameter or ""
+
+
+def _azure(operation: Operation, call: str) -> Surface:
+    return msgspec.structs.replace(v1(f"/openai/deployments/{{name}}/{call}", operation), route_name=_route_from_path)
+
+
+AZURE_CALLS = {
+    "chat/completions": _azure(Operation.CHAT, "chat/completions"),
+    "completions": _azure(Operation.COMPLETIONS, "completions"),
+    "embeddings": _azure(Operation.EMBEDDINGS, "embeddings"),
+}
+"""What Azure's SDKs call, by the end of the path: a route is a deployment there, whatever the API's version."""
+
 V1_SURFACES = (
     v1("/v1/chat/completions", Operation.CHAT),
     v1("/v1/completions", Operation.COMPLETIONS),
@@ -161,6 +176,3 @@ ENDPOINTS = Surface(
     status=errors.endpoints_status_of,
     unknown_route=not_found,
 )
-
-NOWHERE = msgspec.structs.replace(ENDPOINTS, path=OTHER)
-"""Every path that is none of ours: no route has a path for its name, so each request ends as `unknown_route`."""

@@ -1,4 +1,4 @@
-"""The pages and answers for people and load balancers: health, documentation, the list of models."""
+"""The pages and answers for people and load balancers: health and documentation."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -39,15 +39,12 @@ SwaggerUIBundle({
 """
 
 
-def ops_handlers(
-    routes: Callable[[], RoutingTable], health_detail: Callable[[], str | None], started: int
-) -> list[HTTPRouteHandler]:
+def ops_handlers(routes: Callable[[], RoutingTable], health_detail: Callable[[], str | None]) -> list[HTTPRouteHandler]:
     """The handlers.
 
     Args:
         routes: gives the table in force.
         health_detail: what an operator should know although the gateway serves.
-        started: the start in seconds since the epoch.
     """
 
     @get("/health", include_in_schema=False, sync_to_thread=False)
@@ -85,24 +82,4 @@ def ops_handlers(
     def openapi() -> dict[str, Any]:
         return document(routes())
 
-    @get("/v1/models", include_in_schema=False, sync_to_thread=False)
-    def models() -> dict[str, Any]:
-        return {"object": "list", "data": [_model(name, started) for name in routes()]}
-
-    @get("/v1/models/{name:str}", include_in_schema=False, sync_to_thread=False)
-    def model(name: FromPath[str]) -> Response[dict[str, Any]]:
-        if name not in routes():
-            error = {
-                "message": f"The model '{name}' does not exist. GET /v1/models lists the routes.",
-                "type": "invalid_request_error",
-                "param": "model",
-                "code": "unknown_route",
-            }
-            return Response({"error": error}, status_code=404)
-        return Response(_model(name, started))
-
-    return [health, root, docs, asset, favicon, openapi, models, model]
-
-
-def _model(name: str, started: int) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": started, "owned_by": "gaugeway"}
+    return [health, root, docs, asset, favicon, openapi]

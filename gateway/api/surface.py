@@ -25,7 +25,7 @@ class Surface(Struct, frozen=True, kw_only=True):
         route_name: the route that a request is for, from the path's parameter (or None) and the body.
         read: the canonical request; raises RequestError.
         whole: the body of a whole reply.
-        error_body: the body of an error, from the error and the trace id.
+        error_body: the body of an error, from the error and the trace id; a page has no trace, which vendors' bodies say by null.
         status: the HTTP status of an error.
         forwarded_headers: the caller's headers that the vendor's own API reads.
         stream_error: makes a complete event of an error's body, for streams that have begun.
@@ -37,7 +37,7 @@ class Surface(Struct, frozen=True, kw_only=True):
     route_name: Callable[[str | None, Fields], str]
     read: Callable[[Fields, BoundRoute], ModelRequest]
     whole: Callable[[ModelReply, BoundRoute], bytes]
-    error_body: Callable[[GatewayError, str], bytes]
+    error_body: Callable[[GatewayError, str | None], bytes]
     status: Callable[[GatewayError], int]
     unknown_route: Callable[[str], GatewayError]
     forwarded_headers: frozenset[bytes] = frozenset()

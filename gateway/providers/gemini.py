@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.providers.canonical_reply import decode_reply, embeddings_reply
-from gateway.providers.canonical_request import read_embeddings
+from gateway.providers.canonical_request import decode_member, read_embeddings
 from gateway.providers.gemini_reply import (
     ERROR_TYPES,
     CanonicalStream,
@@ -105,6 +105,18 @@ def _embeddings_to_wire(request: ModelRequest, endpoint: Endpoint) -> WireReques
     return WireRequest(url=model_url(endpoint, ":batchEmbedContents"), body=msgspec.json.encode(body))
 
 
+def _native_embeddings_to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest:
+    """`embedContent`, or `batchEmbedContents`, whose requests name the model each."""
+    name = Raw(msgspec.json.encode(f"models/{endpoint.model.removeprefix('models/')}"))
+    fields = request.fields
+    if "requests" in fields:
+        requests = decode_member(fields["requests"], list[dict[str, Raw]], "requests")
+        fields = fields | {"requests": Raw(msgspec.json.encode([one | {"model": name} for one in requests]))}
+    elif "model" in fields:
+        fields = fields | {"model": name}
+    return WireRequest(url=model_url(endpoint, request.path_suffix), body=msgspec.json.encode(fields))
+
+
 class _Vector(Struct):
     values: list[float]
 
@@ -125,16 +137,27 @@ _EMBEDDINGS = msgspec.json.Decoder(_Embeddings)
 def _embeddings_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:
     """An embeddings list; only newer models report the tokens."""
     reply = decode_reply(_EMBEDDINGS, body)
+    vectors = [vector.values for vector in _vectors(reply)]
+    return embeddings_reply(request, vectors, model=endpoint.model, usage=_embeddings_usage(reply))
+
+
+def _native_embeddings_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:
+    """What is measured of Gemini's own reply; the bytes stay."""
+    reply = decode_reply(_EMBEDDINGS, body)
+    _vectors(reply)
+    return ModelReply(body=body, usage=_embeddings_usage(reply))
+
+
+def _vectors(reply: _Embeddings) -> list[_Vector]:
     vectors = [reply.embedding] if reply.embedding is not None else reply.embeddings
     if vectors is None:
         raise UpstreamError(ErrorType.UNREADABLE_REPLY, "The provider's reply holds no embeddings.")
+    return vectors
+
+
+def _embeddings_usage(reply: _Embeddings) -> Usage | None:
     tokens = None if reply.usage_metadata is None else reply.usage_metadata.prompt_token_count
-    return embeddings_reply(
-        request,
-        [vector.values for vector in vectors],
-        model=endpoint.model,
-        usage=None if tokens is None else Usage(input_tokens=tokens, output_tokens=0),
-    )
+    return None if tokens is None else Usage(input_tokens=tokens, output_tokens=0)
 
 
 # --- errors -----------------------------------------------------------------------------------------------------
@@ -199,6 +222,7 @@ DIALECT = Dialect(
     codecs={
         **gemini_codecs(call_ids=True),
         Operation.EMBEDDINGS: Codec(to_wire=_embeddings_to_wire, from_wire=_embeddings_from_wire),
+        Operation.EMBED_CONTENT: Codec(to_wire=_native_embeddings_to_wire, from_wire=_native_embeddings_from_wire),
     },
     fault=fault,
 )

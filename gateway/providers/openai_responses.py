@@ -13,7 +13,8 @@ from gateway.types.errors import ErrorType, RequestError, UpstreamError
 from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent, StreamSummary, WireRequest
 from gateway.types.usage import Usage
 
-_CALLS = ("", "/compact")
+_COUNT = "/input_tokens"
+_CALLS = ("", "/compact", _COUNT)
 _FINISH_REASONS = {"max_output_tokens": "length", "content_filter": "content_filter"}
 _RETRYABLE = {
     "rate_limit_exceeded": (ErrorType.PROVIDER_RATE_LIMITED, 429),
@@ -88,6 +89,10 @@ class _Event(Struct):
     message: str | None = None
 
 
+class _TokenCount(Struct):
+    input_tokens: int
+
+
 class _Text(Struct):
     text: str | None = None
 
@@ -104,6 +109,7 @@ class _Content(Struct):
 _CONTENT = msgspec.json.Decoder(_Content)
 _RESPONSE = msgspec.json.Decoder(_Response)
 _EVENT = msgspec.json.Decoder(_Event)
+_TOKEN_COUNT = msgspec.json.Decoder(_TokenCount)
 _TEXT = msgspec.json.Decoder(str)
 
 
@@ -135,6 +141,10 @@ def _finish_reasons(response: _Response) -> tuple[str, ...]:
 
 def _from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:
     """What is measured of a response; the bytes stay."""
+    if request.path_suffix == _COUNT:
+        decode_reply(_TOKEN_COUNT, body)
+        # Counting consumes no tokens, which is known and not a guess.
+        return ModelReply(body=body, usage=Usage(input_tokens=0, output_tokens=0))
     response = decode_reply(_RESPONSE, body)
     return ModelReply(
         body=body,

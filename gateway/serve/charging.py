@@ -45,6 +45,8 @@ _LIMITS: dict[Operation, tuple[str, ...]] = {
 """Where each operation's limit on output tokens stands; Gemini's own is inside `generationConfig`."""
 _RIVAL_LIMIT = "n_predict"
 """llama.cpp's own name, which wins there over the limits above: it never goes out beside what is held."""
+_COUNTS = frozenset({":countTokens", "/input_tokens"})
+"""The calls by which Gemini's API and OpenAI's Responses count tokens and generate none."""
 _CHOICES = ("n", "best_of", "num_generations")
 """Where providers read how many answers to generate."""
 _CANDIDATES = ("candidateCount", "candidate_count")
@@ -114,9 +116,7 @@ def unread_facts(request: ModelRequest, payer: Payer, request_id: str, attempt: 
 
 
 def _operation(request: ModelRequest) -> Operation:
-    if request.operation is Operation.GENERATE_CONTENT and request.path_suffix.startswith(":countTokens"):
-        return Operation.COUNT_TOKENS
-    return request.operation
+    return Operation.COUNT_TOKENS if request.path_suffix in _COUNTS else request.operation
 
 
 def capped(request: ModelRequest, cap_tokens: int, provider: str) -> ModelRequest:

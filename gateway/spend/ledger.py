@@ -38,7 +38,7 @@ from gateway.types.usage import Usage
 _T = TypeVar("_T")
 
 HOLD_TIMEOUT_S = 10.0
-_NO_OUTPUT = frozenset({Operation.EMBEDDINGS, Operation.COUNT_TOKENS})
+_NO_OUTPUT = frozenset({Operation.EMBEDDINGS, Operation.EMBED_CONTENT, Operation.COUNT_TOKENS})
 _NS = 1_000_000_000
 _MAX_BALANCES = 50_000
 

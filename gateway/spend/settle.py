@@ -27,7 +27,7 @@ IMAGE_TOKENS = 6_000
 MAX_TOKENS = 10**12
 """A count above this is a provider's mistake; it is taken as this."""
 
-_NO_OUTPUT = frozenset({Operation.EMBEDDINGS, Operation.COUNT_TOKENS})
+_NO_OUTPUT = frozenset({Operation.EMBEDDINGS, Operation.EMBED_CONTENT, Operation.COUNT_TOKENS})
 
 
 class Ending(StrEnum):

@@ -27,6 +27,7 @@ class Operation(StrEnum):
     MESSAGES = "messages"
     COUNT_TOKENS = "count_tokens"
     GENERATE_CONTENT = "generate_content"
+    EMBED_CONTENT = "embed_content"
 
     @property
     def route_type(self) -> RouteType:
@@ -47,6 +48,7 @@ _ROUTE_TYPES = {
     Operation.MESSAGES: RouteType.CHAT,
     Operation.COUNT_TOKENS: RouteType.CHAT,
     Operation.GENERATE_CONTENT: RouteType.CHAT,
+    Operation.EMBED_CONTENT: RouteType.EMBEDDINGS,
 }
 
 _GEN_AI_NAMES = {
@@ -57,6 +59,7 @@ _GEN_AI_NAMES = {
     Operation.MESSAGES: "chat",
     Operation.COUNT_TOKENS: "count_tokens",
     Operation.GENERATE_CONTENT: "generate_content",
+    Operation.EMBED_CONTENT: "embeddings",
 }
 
 CANONICAL_OPERATION = {

@@ -192,5 +192,7 @@ async def test_models_are_the_routes(start_gateway: StartGateway) -> None:
     models = (await gateway.client.get("/v1/models")).json()
     assert [model["id"] for model in models["data"]] == ["chat", "completions", "embeddings"]
     assert (await gateway.client.get("/v1/models/chat")).json()["object"] == "model"
+    for path in ("/models", "/openai/v1/models", "/v1/models/"):
+        assert (await gateway.client.get(path)).json() == models, path
     missing = await gateway.client.get("/v1/models/nope")
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "unknown_route")

@@ -20,17 +20,20 @@ MODELS = {
     "embeddings": "text-embedding-3-small",
     "claude": "claude-sonnet-4-5",
     "gemini": "gemini-2.5-flash",
+    "vectors": "gemini-embedding-001",
 }
 """The model of each route, all of them publicly priced."""
-ROUTE_TYPES = {"completions": "completions", "embeddings": "embeddings"}
+ROUTE_TYPES = {"completions": "completions", "embeddings": "embeddings", "vectors": "embeddings"}
 NANO = 1_000_000_000
 
 
 def configuration(url: str, *, models: Mapping[str, str] | None = None, **sections: object) -> str:
     """A file with the routes of `MODELS` at a scripted upstream, and sections such as `budgets`."""
+    gemini = ("gemini", {"gemini_api_key": "AIza", "gemini_api_base": f"{url}/v1beta/models"})
     of_vendor = {
         "claude": ("anthropic", {"anthropic_api_key": "sk-ant", "anthropic_api_base": f"{url}/v1"}),
-        "gemini": ("gemini", {"gemini_api_key": "AIza", "gemini_api_base": f"{url}/v1beta/models"}),
+        "gemini": gemini,
+        "vectors": gemini,
     }
     openai = ("openai", {"openai_api_key": "sk-test", "openai_api_base": f"{url}/v1"})
     routes = []

@@ -75,6 +75,15 @@ async def test_tokens_are_counted_by_the_vendor(upstream: ScriptedUpstream, star
     assert attempt.usage.total_tokens == 0
 
 
+async def test_models_are_listed(start_gateway: StartGateway, upstream: ScriptedUpstream) -> None:
+    """The SDK pages through the routes as through the vendor's models."""
+    gateway = await start_gateway(claude_yaml(upstream))
+    async with _sdk(gateway) as sdk:
+        models = [model async for model in sdk.models.list()]
+    assert [(model.id, model.type, model.display_name) for model in models] == [("chat", "model", "chat")]
+    assert models[0].created_at.year > 2000
+
+
 async def test_errors_are_the_sdk_s_own(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
     """A rate limit and an unknown route raise what the SDK raises for the vendor's, with a text that names the cause."""
     gateway = await start_gateway(claude_yaml(upstream))

@@ -321,7 +321,7 @@ def test_refusals_are_measured_under_their_route_and_payer(told: Told) -> None:
     assert who[E.UNKNOWN_ROUTE] == ("_other", "search")
 
 
-@pytest.mark.parametrize("path", ["/chat/completions", "/v1/nothing", "/endpoints/chat", "/v1beta/models/chat:sing"])
+@pytest.mark.parametrize("path", ["/completions/chat", "/api/chat", "/endpoints/chat"])
 async def test_a_path_that_is_none_is_measured(start_gateway: StartGateway, path: str) -> None:
     """An application with a wrong base URL gets its 404 and is seen: counted, logged and traced, without its path."""
     gateway = await start_gateway(config("http://127.0.0.1:1", 1))
@@ -336,6 +336,18 @@ async def test_a_path_that_is_none_is_measured(start_gateway: StartGateway, path
     assert (record.path_template, record.route) == ("_other", "_other")
     assert gateway.metric(names.REQUESTS, route="_other", error_type="unknown_route") == 1
     assert (await gateway.client.get(path)).status_code in {404, 405}
+
+
+@pytest.mark.parametrize("path", ["/v1/nothing", "/v1/messages/batches", "/v1beta/models/chat:sing"])
+async def test_a_call_that_is_not_served_is_measured(start_gateway: StartGateway, path: str) -> None:
+    """A vendor's call that no route has is counted like a wrong path, and said in the vendor's shape."""
+    gateway = await start_gateway(config("http://127.0.0.1:1", 1))
+    reply = await gateway.client.post(path, content=b"{")
+    record = await gateway.records.last()
+    assert (reply.status_code, reply.headers["x-gateway-error-type"]) == (404, "unsupported_operation")
+    assert reply.json()["error"]["message"].startswith(f"{path} is not available")
+    assert record.trace.trace_id_hex in reply.text
+    assert (record.path_template, record.route) == ("_other", "_other")
 
 
 def _count(told: Told, name: str, labels: dict[str, str]) -> float:

@@ -19,10 +19,18 @@ FIXTURES = Path(__file__).parents[1] / "fixtures" / "gemini"
 
 
 def gemini_yaml(upstream: ScriptedUpstream) -> str:
-    """A file with the one route `chat`, to Gemini at a scripted upstream."""
+    """A file with the routes `chat` and `vectors`, to Gemini at a scripted upstream."""
     config = {"gemini_api_key": "AIza-test", "gemini_api_base": f"{upstream.url}/v1beta/models"}
     model = {"provider": "gemini", "name": "gemini-2.5-flash", "config": config}
-    return json.dumps({"endpoints": [{"name": "chat", "endpoint_type": "llm/v1/chat", "model": model}]})
+    embedder = model | {"name": "gemini-embedding-001"}
+    return json.dumps(
+        {
+            "endpoints": [
+                {"name": "chat", "endpoint_type": "llm/v1/chat", "model": model},
+                {"name": "vectors", "endpoint_type": "llm/v1/embeddings", "model": embedder},
+            ]
+        }
+    )
 
 
 @asynccontextmanager
@@ -85,6 +93,30 @@ async def test_tokens_are_counted_by_the_vendor(upstream: ScriptedUpstream, star
         count = await sdk.models.count_tokens(model="chat", contents="Hello")
     assert count.total_tokens == 31
     assert upstream.requests[0].path == "/v1beta/models/gemini-2.5-flash:countTokens"
+
+
+async def test_texts_are_embedded(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
+    """The SDK embeds several texts at once; each goes out under the configured model's name."""
+    gateway = await start_gateway(gemini_yaml(upstream))
+    upstream.script(json_reply({"embeddings": [{"values": [0.5]}, {"values": [0.25]}]}))
+    async with _sdk(gateway) as sdk:
+        reply = await sdk.models.embed_content(model="vectors", contents=["a", "b"])
+    assert [vector.values for vector in reply.embeddings or ()] == [[0.5], [0.25]]
+    request = upstream.requests[0]
+    assert request.path == "/v1beta/models/gemini-embedding-001:batchEmbedContents"
+    assert {one["model"] for one in request.json()["requests"]} == {"models/gemini-embedding-001"}
+
+
+async def test_models_are_listed(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
+    """The SDK lists the routes as models, with what each of them can do."""
+    gateway = await start_gateway(gemini_yaml(upstream))
+    async with _sdk(gateway, "v1beta") as sdk:
+        models = {model.name: model.supported_actions async for model in await sdk.models.list()}
+        one = await sdk.models.get(model="chat")
+        with pytest.raises(errors.ClientError, match="is not available") as missing:
+            await sdk.models.get(model="nothing")
+    assert models == {"models/chat": ["generateContent", "countTokens"], "models/vectors": ["embedContent"]}
+    assert (one.name, missing.value.status) == ("models/chat", "NOT_FOUND")
 
 
 async def test_errors_are_the_sdk_s_own(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:

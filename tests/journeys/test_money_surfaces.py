@@ -7,7 +7,7 @@ from litestar.routes import ASGIRoute, HTTPRoute
 
 from gateway.api.application import _FAMILIES, FIXED, Application, find_surface
 from gateway.api.native import GEMINI_CALLS
-from gateway.api.openai import ENDPOINTS
+from gateway.api.openai import AZURE_CALLS, ENDPOINTS
 from gateway.api.original import ORIGINAL
 from gateway.types.errors import ErrorType
 from tests.conftest import StartGateway
@@ -65,14 +65,29 @@ CALLS: list[tuple[str, Mapping[str, Any], Shape]] = [
     ("/v1/completions", {"model": "completions", "prompt": "Hello?"}, openai_code),
     ("/v1/embeddings", {"model": "embeddings", "input": "Hello?"}, openai_code),
     ("/v1/responses", {"model": "chat", "input": "Hello?"}, openai_code),
+    ("/v1/responses/compact", {"model": "chat", "input": "Hello?"}, openai_code),
+    ("/openai/deployments/chat/chat/completions", {"messages": SAID}, openai_code),
+    ("/openai/deployments/completions/completions", {"prompt": "Hello?"}, openai_code),
+    ("/openai/deployments/embeddings/embeddings", {"input": "Hello?"}, openai_code),
     ("/v1/messages", {"model": "claude", "max_tokens": 9, "messages": SAID}, anthropic_code),
     *(
         (f"{prefix}/gemini:{call}", CONTENTS, gemini_code)
         for prefix in ("/v1beta/models", "/v1/models")
         for call in ("generateContent", "streamGenerateContent")
     ),
+    *(
+        (f"{prefix}/vectors:{call}", {"content": {"parts": [{"text": "Hello?"}]}}, gemini_code)
+        for prefix in ("/v1beta/models", "/v1/models")
+        for call in ("embedContent", "batchEmbedContents")
+    ),
 ]
 FREE = [
+    (
+        "/v1/responses/input_tokens",
+        {"model": "chat", "input": "Hello?"},
+        json_reply({"object": "response.input_tokens", "input_tokens": 14}),
+        openai_code,
+    ),
     (
         "/v1/messages/count_tokens",
         {"model": "claude", "messages": SAID},
@@ -103,6 +118,7 @@ async def test_the_walk_knows_every_path(upstream: ScriptedUpstream, start_gatew
         *FIXED.values(),
         ORIGINAL,
         ENDPOINTS,
+        *AZURE_CALLS.values(),
         *(call for calls in GEMINI_CALLS.values() for call in calls.values()),
     }
     assert surfaces([*(call[0] for call in CALLS), *(call[0] for call in FREE)]) == {one.path for one in every}

@@ -127,6 +127,35 @@ async def test_models(upstream: ScriptedUpstream, start_gateway: StartGateway) -
     assert one.id == "chat"
 
 
+async def test_azures_sdk(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
+    """OpenAI's client for Azure finds a route where it looks for a deployment, whatever the provider behind it."""
+    gateway = await start_gateway(routes_yaml(upstream.url))
+    upstream.script(openai_chat("Hi!"), openai_embeddings([0.5, 0.25]))
+    async with httpx.AsyncClient(trust_env=False) as http:
+        sdk = openai.AsyncAzureOpenAI(
+            azure_endpoint=gateway.url, api_version="2024-10-21", api_key="anything", http_client=http, max_retries=0
+        )
+        reply = await sdk.chat.completions.create(model="chat", messages=MESSAGES)
+        vectors = await sdk.embeddings.create(model="embeddings", input="a", encoding_format="float")
+        with pytest.raises(openai.NotFoundError) as unknown:
+            await sdk.chat.completions.create(model="nothing", messages=MESSAGES)
+    assert reply.choices[0].message.content == "Hi!"
+    assert vectors.data[0].embedding == [0.5, 0.25]
+    assert unknown.value.code == "unknown_route"
+    assert [request.json()["model"] for request in upstream.requests] == ["gpt-4o-mini", "text-embedding-3-small"]
+
+
+async def test_what_there_is_not(start_gateway: StartGateway) -> None:
+    """Calls that no route serves raise the SDK's own error, with a text that names them."""
+    gateway = await start_gateway(routes_yaml("http://provider.invalid"))
+    async with _sdk(gateway) as sdk:
+        with pytest.raises(openai.NotFoundError, match="/v1/audio/speech is not available") as speech:
+            await sdk.audio.speech.create(model="chat", voice="alloy", input="Hello")
+        with pytest.raises(openai.NotFoundError, match="/v1/files is not available"):
+            await sdk.files.list()
+    assert speech.value.code == "unsupported_operation"
+
+
 async def test_errors_are_the_sdks_own(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
     """Unknown routes, bad requests and refusing providers raise the SDK's types, with our code and the trace id."""
     gateway = await start_gateway(routes_yaml(upstream.url))
