@@ -110,11 +110,13 @@ async def work(where: str, node: str, limit: int, upstream: int, death: Death, c
         lambda: deadly(opener(where, node)(), death), PRICES, BudgetBook(budgets(limit)), LedgerFile(), Clock()
     )
     await accounts.start()
+    # Process ids come back after some tens of thousands of forks, and a request's id must not.
+    run = os.urandom(8).hex()
 
     async def caller(number: int) -> None:
         for i in range(each):
             facts = ChargeFacts(
-                request_id=f"{node}-{os.getpid()}-{number}-{i}", attempt=1, payer=PAYER, operation=Operation.CHAT,
+                request_id=f"{node}-{run}-{number}-{i}", attempt=1, payer=PAYER, operation=Operation.CHAT,
                 input_bytes=100, max_tokens=50,
             )  # fmt: skip
             try:
