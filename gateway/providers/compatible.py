@@ -43,45 +43,108 @@ class Row(Struct, frozen=True, kw_only=True):
     """A key that clients write where the provider wants none: it is not sent."""
 
 
+_OLD_ROLE = Quirks(developer_role=False)
+_OLD_LIMIT = (("max_completion_tokens", "max_tokens"),)
+"""For vendors that refuse the newer name, or pass over it and so over the limit."""
+_OLD_WORDS = Quirks(developer_role=False, rename=_OLD_LIMIT)
+_MESSAGE = ("role", "content", "tool_calls", "tool_call_id")
+_NOT_MISTRALS = (
+    "stream_options",
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "safety_identifier",
+    "verbosity",
+    "modalities",
+)
+"""Hints to OpenAI, which Mistral refuses as extra inputs."""
+
 ROWS = (
-    Row(name="openai-compatible", base_url="", operations=_ALL + _RESPONSES, key_required=False),
+    Row(
+        name="openai-compatible",
+        base_url="",
+        operations=_ALL + _RESPONSES,
+        key_required=False,
+        quirks=_OLD_ROLE,
+    ),
     Row(
         name="ollama",
         base_url="http://localhost:11434/v1",
         operations=_ALL + _RESPONSES,
         key_required=False,
         no_key="ollama",
+        quirks=_OLD_ROLE,
     ),
-    Row(name="vllm", base_url="http://localhost:8000/v1", operations=_ALL + _RESPONSES, key_required=False),
-    Row(name="llamacpp", base_url="http://localhost:8080/v1", operations=_ALL + _RESPONSES, key_required=False),
-    Row(name="groq", base_url="https://api.groq.com/openai/v1", operations=_CHAT_EMBEDDINGS + _RESPONSES),
-    Row(name="deepseek", base_url="https://api.deepseek.com/v1", operations=_CHAT_EMBEDDINGS),
+    Row(
+        name="vllm",
+        base_url="http://localhost:8000/v1",
+        operations=_ALL + _RESPONSES,
+        key_required=False,
+        quirks=_OLD_ROLE,
+    ),
+    Row(
+        name="llamacpp",
+        base_url="http://localhost:8080/v1",
+        operations=_ALL + _RESPONSES,
+        key_required=False,
+        quirks=_OLD_ROLE,
+    ),
+    Row(
+        name="groq",
+        base_url="https://api.groq.com/openai/v1",
+        operations=_CHAT_EMBEDDINGS + _RESPONSES,
+        quirks=Quirks(developer_role=False, refuses_defaults=True, message_members=(*_MESSAGE, "reasoning")),
+    ),
+    Row(
+        name="deepseek",
+        base_url="https://api.deepseek.com/v1",
+        operations=_CHAT_EMBEDDINGS,
+        quirks=_OLD_WORDS,
+    ),
     Row(name="xai", base_url="https://api.x.ai/v1", gen_ai_name="x_ai", operations=_CHAT_EMBEDDINGS + _RESPONSES),
     Row(name="openrouter", base_url="https://openrouter.ai/api/v1", operations=_ALL + _RESPONSES),
     Row(
         name="togetherai",
         base_url="https://api.together.xyz/v1",
         codecs={Operation.COMPLETIONS: together_completions()},
+        quirks=_OLD_WORDS,
     ),
     Row(
         name="mistral",
         base_url="https://api.mistral.ai/v1",
         gen_ai_name="mistral_ai",
         operations=_CHAT_EMBEDDINGS,
-        quirks=Quirks(stream_options=False, drop=("stream_options",)),
+        quirks=Quirks(
+            stream_options=False,
+            developer_role=False,
+            drop=_NOT_MISTRALS,
+            rename=(*_OLD_LIMIT, ("seed", "random_seed")),
+            refuses_defaults=True,
+            message_members=(*_MESSAGE, "name", "prefix"),
+        ),
         # Its temperature ends at 1 where ours ends at 2; a completions request's is scaled, as mlflow 2.22 did.
         codecs={
             Operation.CHAT: typed_content.CHAT,
             Operation.COMPLETIONS: completions_by_chat(drop=("stop", "n"), temperature_scale=0.5),
         },
     ),
-    Row(name="fireworks", base_url="https://api.fireworks.ai/inference/v1", operations=_ALL + _RESPONSES),
+    Row(
+        name="fireworks",
+        base_url="https://api.fireworks.ai/inference/v1",
+        operations=_ALL + _RESPONSES,
+        quirks=Quirks(
+            developer_role=False, rename=_OLD_LIMIT, message_members=(*_MESSAGE, "name", "reasoning_content")
+        ),
+    ),
     Row(
         name="perplexity",
         base_url="https://api.perplexity.ai",
         operations=_CHAT,
         # It reports usage in every chunk, unasked.
-        quirks=Quirks(stream_options=False),
+        quirks=Quirks(stream_options=False, developer_role=False, rename=_OLD_LIMIT),
     ),
 )
 

@@ -11,7 +11,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from gateway.providers import openai, typed_content
 from gateway.providers.canonical_reply import decode_reply
-from gateway.providers.spec import Codec, Endpoint, Quirks
+from gateway.providers.spec import Codec, Endpoint
 from gateway.types.errors import ErrorType, RequestError
 from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent, WireRequest
 from gateway.types.route import Operation
@@ -125,13 +125,8 @@ def completions_by_chat(*, drop: tuple[str, ...] = (), temperature_scale: float 
 
     def to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest:
         quirks = endpoint.quirks
-        own = Quirks(
-            stream_options=quirks.stream_options,
-            send_model=quirks.send_model,
-            drop=(*quirks.drop, *drop),
-            rename=quirks.rename,
-            temperature_scale=quirks.temperature_scale * temperature_scale,
-            require=quirks.require,
+        own = msgspec.structs.replace(
+            quirks, drop=(*quirks.drop, *drop), temperature_scale=quirks.temperature_scale * temperature_scale
         )
         return openai.to_wire(_as_chat(request), msgspec.structs.replace(endpoint, quirks=own))
 

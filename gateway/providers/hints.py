@@ -42,7 +42,12 @@ _NEUTRAL: Mapping[str, Any] = {
 
 def says_nothing(name: str, value: Raw) -> bool:
     """Whether a vendor other than OpenAI may be spared the member."""
-    return name in HINTS or (name in _NEUTRAL and bool(msgspec.json.decode(value) == _NEUTRAL[name]))
+    return name in HINTS or is_neutral(name, value)
+
+
+def is_neutral(name: str, value: Raw) -> bool:
+    """Whether the member asks for what happens without it."""
+    return name in _NEUTRAL and bool(msgspec.json.decode(value) == _NEUTRAL[name])
 
 
 def hint(request: ModelRequest, name: str) -> str | None:

@@ -12,6 +12,8 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.providers.canonical_reply import decode_reply
+from gateway.providers.hints import is_neutral
+from gateway.providers.openai_messages import suited
 from gateway.providers.openai_responses import RESPONSES
 from gateway.providers.spec import Codec, Dialect, Endpoint, Quirks
 from gateway.types.errors import ErrorType, RequestError, UpstreamError
@@ -33,9 +35,11 @@ _PATHS = {
 def to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest:
     """Patch the model (and a stream's usage switch) into the caller's own members, and apply the provider's quirks."""
     quirks = endpoint.quirks
-    fields = request.fields
-    if quirks.drop or quirks.rename or quirks.require or quirks.temperature_scale != 1.0:
+    fields: Mapping[str, Raw] = request.fields
+    if quirks.drop or quirks.rename or quirks.require or quirks.refuses_defaults or quirks.temperature_scale != 1.0:
         fields = _apply_quirks(fields, quirks)
+    if not quirks.developer_role or quirks.message_members:
+        fields = suited(fields, quirks)
     patch: dict[str, Raw] = {}
     if quirks.send_model:
         patch["model"] = Raw(msgspec.json.encode(endpoint.model))
@@ -43,7 +47,7 @@ def to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest:
         patch["stream_options"] = _with_usage(fields.get("stream_options"))
     if not quirks.send_model and "model" in fields:
         fields = {name: value for name, value in fields.items() if name != "model"}
-    return WireRequest(url=_url(request.operation, endpoint), body=msgspec.json.encode(fields | patch))
+    return WireRequest(url=_url(request.operation, endpoint), body=msgspec.json.encode({**fields, **patch}))
 
 
 def _url(operation: Operation, endpoint: Endpoint) -> str:
@@ -70,7 +74,11 @@ def _apply_quirks(fields: Mapping[str, Raw], quirks: Quirks) -> dict[str, Raw]:
                 ErrorType.INVALID_REQUEST, f"'{name}' is required by this route's provider. Please set it.", param=name
             )
     renamed = dict(quirks.rename)
-    result = {renamed.get(name, name): value for name, value in fields.items() if name not in quirks.drop}
+    result = {
+        renamed.get(name, name): value
+        for name, value in fields.items()
+        if name not in quirks.drop and not (quirks.refuses_defaults and is_neutral(name, value))
+    }
     if quirks.temperature_scale != 1.0 and "temperature" in result:
         temperature = msgspec.json.decode(result["temperature"])
         if isinstance(temperature, int | float):

@@ -60,6 +60,12 @@ class Quirks(Struct, frozen=True, kw_only=True):
     """The factor for requests in the original shape, where that release's differs; None: `temperature_scale`."""
     require: tuple[str, ...] = ()
     """Top-level request fields without which the provider fails."""
+    refuses_defaults: bool = False
+    """The provider refuses some members by name, even with the value that changes nothing: those are left out."""
+    developer_role: bool = True
+    """The provider knows the role `developer`, which is `system` elsewhere."""
+    message_members: tuple[str, ...] = ()
+    """The members of a message that the provider knows, where it refuses any other; () where it does not care."""
 
     def scaled(self, temperature: float, request: ModelRequest) -> float:
         """A canonical temperature in the provider's range, for dialects that rebuild the request."""
