@@ -116,6 +116,7 @@ PROCESS = Group(
                     (names.SPANS_DROPPED, "spans"),
                     (names.LOG_LINES_DROPPED, "log lines"),
                     (names.SINK_ERRORS, "records"),
+                    (names.EXPORT_ERRORS, "batches"),
                 )
             ),
             hold="5m",

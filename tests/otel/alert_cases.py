@@ -335,6 +335,15 @@ CASES = (
     ),
     Case(
         alert="GaugewayTelemetryLost",
+        why="a collector refuses batches of metrics and logs, and nothing else is lost",
+        series=_of_instance("gateway_telemetry_export_errors_total", "0+1x60", 'signal="metrics"')
+        | _of_instance("gateway_telemetry_export_errors_total", "0+1x60", 'signal="logs"')
+        | _of_instance("gateway_telemetry_spans_dropped_total", "0x60", 'reason="queue_full"'),
+        at="30m",
+        firing=({"signal": "batches"},),
+    ),
+    Case(
+        alert="GaugewayTelemetryLost",
         why="what was lost an hour ago is over",
         series=_of_instance("gateway_telemetry_spans_dropped_total", "0+5x10 50x80", 'reason="queue_full"'),
         at="80m",
