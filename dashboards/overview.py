@@ -10,6 +10,7 @@ from dashboards.panels import (
     RED,
     YELLOW,
     Column,
+    Link,
     Panel,
     Query,
     Unit,
@@ -19,8 +20,20 @@ from dashboards.panels import (
     steps,
     time_series,
 )
-from dashboards.phases import TOTAL
-from dashboards.promql import ALERTS, RANGE, Source, is_, is_not, known, one_of, ratio, share
+from dashboards.phases import PARTS, TOTAL
+from dashboards.promql import (
+    ALERTS,
+    ALERTS_SINCE,
+    PROCESS_START,
+    RANGE,
+    Source,
+    is_,
+    is_not,
+    known,
+    one_of,
+    ratio,
+    share,
+)
 from gateway.telemetry import names
 from gateway.types.errors import Outcome
 
@@ -29,6 +42,7 @@ OF = boards.source(VARIABLES)
 
 _VALID = one_of("outcome", thresholds.VALID)
 _FAILED = one_of("outcome", thresholds.FAILED)
+_FIRING = Source().select(ALERTS, is_("alertstate", "firing"), is_("service", "gaugeway"))
 _PROVIDER_FAULT = one_of("error_type", thresholds.PROVIDER_FAULTS)
 
 
@@ -87,11 +101,10 @@ def _health() -> tuple[Panel, ...]:
         ),
         single(
             "Spend today",
-            "Our price book times the usage of requests since midnight (browser's time). Tokens without a price are "
-            "missing from it: the Spend board counts those.",
-            Query(expr=OF.increase(names.COST), instant=True),
+            "Our price book times the usage of requests since midnight (UTC, as budgets count). Tokens without a price "
+            "are missing from it: the Spend board counts those.",
+            Query(expr=spending.today(OF), instant=True),
             unit=Unit.USD,
-            relative="now/d",
         ),
         single(
             "Fullest budget",
@@ -100,15 +113,15 @@ def _health() -> tuple[Panel, ...]:
             Query(expr=f"max({spending.spent_share(OF)})"),
             unit=Unit.SHARE,
             decimals=0,
-            no_value="no budget",
+            no_value="none",
             thresholds=steps((None, GREEN), (thresholds.BUDGET_NOTICE, ORANGE), (thresholds.BUDGET_EXHAUSTED, RED)),
         ),
         single(
             "Alerts firing",
-            "Gaugeway alerts that fire now; each has a runbook. The red marks in the graphs show when they began.",
-            Query(expr=f"count({Source().select(ALERTS, is_('alertstate', 'firing'), is_('service', 'gaugeway'))})"),
+            "Gaugeway alerts that fire now; each has a runbook. What changed, below, names them; the red marks in the "
+            "graphs show when they began.",
+            Query(expr=f"count({_FIRING}) or {OF.zero()}"),
             unit=Unit.COUNT,
-            no_value="none",
             thresholds=steps((None, GREEN), (1, RED)),
         ),
     )
@@ -213,8 +226,9 @@ def _who() -> tuple[Panel, ...]:
                 ),
                 Column(title="Attempts", expr=attempts, unit=Unit.PER_SECOND),
             ],
+            links=[Link("Latency of this provider", "gaugeway-latency", "gen_ai_provider")],
             sort_by="First chunk",
-            width=8,
+            width=9,
         ),
         bars(
             "Spend by team",
@@ -223,7 +237,8 @@ def _who() -> tuple[Panel, ...]:
             [Query(expr=f"sort_desc({OF.increase(names.COST, by=('team',))})", legend="{{team}}", instant=True)],
             unit=Unit.USD,
             height=8,
-            width=5,
+            width=4,
+            link=Link("Spend of this team", "gaugeway-spend", "team", "${__field.labels.team}"),
         ),
         rows(
             "Budgets",
@@ -249,8 +264,37 @@ def _who() -> tuple[Panel, ...]:
                     unit=Unit.MOMENT,
                 ),
             ],
+            links=[Link("This budget", "gaugeway-spend", "budget")],
             sort_by="Used",
             width=11,
+        ),
+    )
+
+
+def _changed() -> tuple[Panel, ...]:
+    def event(what: str, which: str, expr: str) -> str:
+        named = f'label_replace({expr}, "which", "$1", "{which}", "(.*)")'
+        return f'max by (what, which) (label_replace({named}, "what", "{what}", "", ""))'
+
+    started = OF.gauge(PROCESS_START, by=("job", "instance"), fold="max")
+    version = f"{started} * on (job, instance) group_left (version) {OF.select(names.BUILD_INFO)}"
+    loaded = OF.gauge(names.CONFIG_RELOAD_TIMESTAMP, by=("instance",), fold="max")
+    firing = f"{Source().select(ALERTS_SINCE, is_('service', 'gaugeway'))} and ignoring (alertstate) {_FIRING}"
+    priced = f"time() - {OF.gauge(names.PRICE_TABLE_AGE, by=('job',))}"
+    events = (
+        event("Alert fires", "alertname", firing),
+        event("Version started", "version", version),
+        event("Configuration loaded", "instance", loaded),
+        event("Prices dated", "job", priced),
+    )
+    return (
+        rows(
+            "What changed",
+            "The last change of each kind, the newest on top. Trouble that began soon after one of them: undo that "
+            "first. Deploys, reloads and alerts are marked in every graph as well.",
+            {"what": "What", "which": "Which"},
+            [Column(title="When", expr=f"1000 * ({' or '.join(events)})", unit=Unit.MOMENT)],
+            sort_by="When",
         ),
     )
 
@@ -265,20 +309,27 @@ def _gateway() -> tuple[Panel, ...]:
             [Query(expr=OF.gauge(names.REQUESTS_IN_FLIGHT, by=("route",)), legend="{{route}}")],
             unit=Unit.COUNT,
             stacked=True,
+            width=6,
+            height=8,
         ),
         time_series(
-            "Gateway overhead",
-            "What the gateway itself adds to a request, without waiting for providers. The dashed line is the "
-            "alert's threshold for p99. Above it: open Gateway, look at CPU and loop lag.",
-            [Query(expr=OF.quantile(q, names.OVERHEAD, TOTAL), legend=f"p{q * 100:g}") for q in (0.5, 0.99)],
+            "Gateway overhead p99",
+            "What the gateway itself does before and after the provider, by phase. The dashed line is the alert's "
+            "threshold. Above it: open Gateway, look at CPU, loop lag and the ledger.",
+            [Query(expr=OF.quantile(0.99, names.OVERHEAD, PARTS, by=("phase",)), legend="{{phase}}")],
             unit=Unit.SECONDS,
             limit=thresholds.OVERHEAD_P99_S,
+            width=5,
+            height=8,
         ),
         time_series(
             "Share of time in the gateway",
-            "Overhead over the whole duration of requests. It belongs below 1%: the rest is the provider's time.",
+            "Overhead over the whole duration of requests, with what each piece of a stream takes. It belongs below a few "
+            "percent: the rest is the provider's time. Above: open Gateway.",
             [Query(expr=ratio(overhead, OF.rate(names.REQUEST_DURATION, suffix="_sum")), legend="gateway")],
             unit=Unit.SHARE,
+            width=5,
+            height=8,
         ),
     )
 
@@ -293,6 +344,6 @@ OVERVIEW = Board(
         Row("", _health()),
         Row("Signals", _signals()),
         Row("Who is slow, who spends, what is left", _who()),
-        Row("The gateway itself", _gateway()),
+        Row("What changed, and the gateway itself", (*_changed(), *_gateway())),
     ),
 )

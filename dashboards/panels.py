@@ -33,8 +33,7 @@ class Unit:
     """Grafana's unit ids that the boards use."""
 
     SECONDS = "s"
-    PER_SECOND = "reqps"
-    EVENTS_PER_SECOND = "ops"
+    PER_SECOND = "suffix:/s"
     COUNT = "short"
     SHARE = "percentunit"
     USD = "currencyUSD"
@@ -45,6 +44,30 @@ class Unit:
     USD_PER_HOUR = "suffix:USD/h"
     CORES = "suffix:cores"
     MOMENT = "dateTimeFromNow"
+
+
+_AT_LEAST = {Unit.SHARE: 0.01, Unit.PER_SECOND: 0.1, Unit.COUNT: 1.0, Unit.USD: 0.01}
+"""How far an axis reaches where all is zero; Grafana would go to 100."""
+_AXIS_WIDTH = 62
+"""Pixels: wide enough for every unit, and the same everywhere, so that graphs above each other agree in time."""
+
+
+class Link(Struct, frozen=True):
+    """Where a click on a value leads: the board with this uid, with the same time range, and `variable` chosen.
+
+    `value` is Grafana's variable for the chosen value: a table cell's own text, or a label of the series.
+    """
+
+    title: str
+    uid: str
+    variable: str
+    value: str = "${__value.text}"
+
+    def option(self) -> model.DynamicConfigValue:
+        """The field option."""
+        kept = "${__url_time_range}&${datasource:queryparam}&${job:queryparam}&${instance:queryparam}"
+        url = f"/d/{self.uid}?{kept}&var-{self.variable}={self.value}"
+        return model.DynamicConfigValue("links", [{"title": self.title, "url": url}])
 
 
 class Query(Struct, frozen=True, kw_only=True):
@@ -80,7 +103,7 @@ def time_series(
 ) -> timeseries.Panel:
     """Lines over time.
 
-    `limit` draws the alert's threshold as a dashed line, `colours` fixes series by name, and `table_legend` ranks the
+    `limit` draws the alert's threshold as a dashed line that is always in view, `colours` fixes series by name, and `table_legend` ranks the
     series with their last and largest values beside the graph.
     """
     panel = timeseries.Panel()
@@ -94,7 +117,11 @@ def time_series(
         .legend(_table_legend() if table_legend else _list_legend())
         .tooltip(common.VizTooltipOptions().mode(look.TooltipDisplayMode.MULTI).sort(look.SortOrder.DESCENDING))
         .color_scheme(build.FieldColor().mode(model.FieldColorModeId.PALETTE_CLASSIC))
+        .axis_width(_AXIS_WIDTH)
     )
+    reach = max(_AT_LEAST.get(unit, 0.0), 1.05 * (limit or 0.0))
+    if reach:
+        panel = panel.axis_soft_max(reach)
     if maximum is not None:
         panel = panel.max(maximum)
     if stacked:
@@ -119,10 +146,9 @@ def single(
     thresholds: build.ThresholdsConfig | None = None,
     decimals: int | None = None,
     no_value: str = "–",
-    relative: str = "",
     spark: bool = False,
 ) -> stat.Panel:
-    """One number, coloured by thresholds. `relative` fixes its time range, such as `now/d` for the day so far."""
+    """One number, coloured by thresholds."""
     panel = _frame(stat.Panel(), title, description, [query], unit, width, height)
     panel = (
         panel.no_value(no_value)
@@ -134,10 +160,10 @@ def single(
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
         .thresholds(thresholds or steps((None, TEXT)))
         .color_scheme(build.FieldColor().mode(model.FieldColorModeId.THRESHOLDS))
+        # Nothing known is neither good nor bad: without this it has the colour of zero.
+        .mappings([_unknown(no_value)])
     )
-    if decimals is not None:
-        panel = panel.decimals(decimals)
-    return panel.time_from(relative).hide_time_override(True) if relative else panel
+    return panel.decimals(decimals) if decimals is not None else panel
 
 
 def bars(
@@ -151,6 +177,7 @@ def bars(
     thresholds: build.ThresholdsConfig | None = None,
     maximum: float | None = None,
     no_value: str = "–",
+    link: Link | None = None,
 ) -> bargauge.Panel:
     """One horizontal bar a series, for ranking."""
     panel = _frame(bargauge.Panel(), title, description, queries, unit, width, height)
@@ -167,16 +194,19 @@ def bars(
         .thresholds(thresholds or steps((None, BLUE)))
         .color_scheme(build.FieldColor().mode(model.FieldColorModeId.THRESHOLDS))
     )
+    if link is not None:
+        panel = panel.override_by_regexp(".*", [link.option()])
     return panel.max(maximum) if maximum is not None else panel
 
 
 def buckets(
     title: str, description: str, query: Query, *, unit: str, width: int = 12, height: int = 8
 ) -> heatmap.Panel:
-    """A histogram family's buckets over time; the query sums increases by `le`."""
+    """A histogram family's buckets over time, whose bounds are in `unit`; the query sums increases by `le`."""
     panel = heatmap.Panel()
+    # A cell is a count; the unit is the axis's.
     panel = _frame(
-        panel, title, description, [query], unit, width, height, query_format=query_model.PromQueryFormat.HEATMAP
+        panel, title, description, [query], Unit.COUNT, width, height, query_format=query_model.PromQueryFormat.HEATMAP
     )
     return (
         panel.calculate(False)
@@ -217,8 +247,13 @@ def rows(
     width: int = 8,
     height: int = 8,
     sort_by: str = "",
+    links: Sequence[Link] = (),
+    wide: Sequence[str] = (),
 ) -> table.Panel:
-    """A table with one line for each combination of labels (label -> heading), joined over the columns' queries."""
+    """A table with one line for each combination of labels (label -> heading), joined over the columns' queries.
+
+    `links` are those of the label columns, in order; `wide` are headings whose texts are long.
+    """
     queries = [Query(expr=column.expr, instant=True) for column in columns]
     panel = _frame(
         table.Panel(),
@@ -251,8 +286,10 @@ def rows(
         .min_width(60)
         .no_value("–")
     )
-    for heading in labels.values():
-        panel = panel.override_by_name(heading, [model.DynamicConfigValue("custom.minWidth", 100)])
+    for index, heading in enumerate(labels.values()):
+        options = [_width(190) if heading in wide else model.DynamicConfigValue("custom.minWidth", 90)]
+        options += [links[index].option()] if index < len(links) else []
+        panel = panel.override_by_name(heading, options)
     for column in columns:
         panel = panel.override_by_name(column.title, _cell(column))
     return panel.sort_by([common.TableSortByFieldState().display_name(sort_by).desc(True)]) if sort_by else panel
@@ -330,6 +367,13 @@ def _frame(
     return panel
 
 
+def _unknown(text: str) -> model.SpecialValueMap:
+    shown = model.ValueMappingResult(text=text, color=TEXT, index=0)
+    return model.SpecialValueMap(
+        options=model.DashboardSpecialValueMapOptions(match=model.SpecialValueMatch.NULL_AND_NAN, result=shown)
+    )
+
+
 def _list_legend() -> common.VizLegendOptions:
     return (
         common.VizLegendOptions()
@@ -357,6 +401,10 @@ def _ref(index: int) -> str:
 
 def _fixed(colour: str) -> model.DynamicConfigValue:
     return model.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": colour})
+
+
+def _width(pixels: int) -> model.DynamicConfigValue:
+    return model.DynamicConfigValue("custom.width", pixels)
 
 
 def _cell(column: Column) -> list[model.DynamicConfigValue]:

@@ -31,9 +31,8 @@ def _now() -> tuple[Panel, ...]:
         single(
             "Workers",
             "Serving processes that run now. Fewer than configured: they crash faster than they are started.",
-            Query(expr=OF.gauge(names.WORKERS)),
+            Query(expr=f"{OF.gauge(names.WORKERS)} or {OF.gauge(names.BUILD_INFO, fold='count')}"),
             unit=Unit.COUNT,
-            no_value="one each",
         ),
         single(
             "In flight",
@@ -120,13 +119,18 @@ def _resources() -> tuple[Panel, ...]:
         time_series(
             "Worker exits",
             "Serving processes that ended without being asked to. Any: the log has the cause, often memory.",
-            [Query(expr=OF.rate(names.WORKER_EXITS, by=_EACH), legend="{{instance}}")],
-            unit=Unit.EVENTS_PER_SECOND,
-            no_value="one worker in each instance",
+            [
+                Query(
+                    expr=f"{OF.rate(names.WORKER_EXITS, by=_EACH)} or 0 * {OF.gauge(names.BUILD_INFO, by=_EACH)}",
+                    legend="{{instance}}",
+                )
+            ],
+            unit=Unit.PER_SECOND,
         ),
         time_series(
             "Overhead by phase p99",
-            "The gateway's own work, phase by phase. The dashed line is the alert's threshold for the whole.",
+            "The gateway's own work around an attempt. The dashed line is the alert's threshold for each phase. settle high: "
+            "the ledger, below; admit high: limits, budgets, keys; encode high: large prompts.",
             [Query(expr=OF.quantile(0.99, names.OVERHEAD, PARTS, by=("phase",)), legend="{{phase}}")],
             unit=Unit.SECONDS,
             width=24,
@@ -146,23 +150,27 @@ def _telemetry() -> tuple[Panel, ...]:
         ),
         time_series(
             "Telemetry lost",
-            "Spans and log lines dropped, and records that a sink did not take. All zero on a good day. Metrics, "
-            "limits and spend do not depend on them.",
+            "Spans, log lines and messages dropped, batches that a collector did not take, and records that a sink did not "
+            "take. All zero on a good day. Metrics, limits and spend do not depend on them.",
             [
                 Query(expr=OF.rate(names.SPANS_DROPPED, by=("reason",)), legend="spans: {{reason}}"),
                 Query(expr=OF.rate(names.EXPORT_ERRORS, by=("signal",)), legend="export: {{signal}}"),
-                Query(expr=OF.rate(names.LOG_LINES_DROPPED, by=("reason",)), legend="log: {{reason}}"),
+                Query(expr=OF.rate(names.LOG_LINES_DROPPED, by=("sink",)), legend="log lines: {{sink}}"),
+                Query(expr=OF.rate(names.MESSAGES_DROPPED), legend="messages"),
                 Query(expr=OF.rate(names.SINK_ERRORS, by=("sink",)), legend="sink: {{sink}}"),
             ],
-            unit=Unit.EVENTS_PER_SECOND,
+            unit=Unit.PER_SECOND,
             stacked=True,
         ),
         time_series(
-            "Spans exported",
-            "Spans that the collector took. Zero with traffic: tracing is off, or the endpoint is wrong.",
-            [Query(expr=OF.rate(names.SPANS_EXPORTED), legend="exported")],
-            unit=Unit.EVENTS_PER_SECOND,
-            no_value="tracing is off",
+            "Telemetry delivered",
+            "Spans that the collector took, and log lines by where they went. Zero with traffic: tracing is off, or the "
+            "endpoint is wrong.",
+            [
+                Query(expr=OF.rate(names.SPANS_EXPORTED), legend="spans"),
+                Query(expr=OF.rate(names.LOG_LINES_WRITTEN, by=("sink",)), legend="log lines: {{sink}}"),
+            ],
+            unit=Unit.PER_SECOND,
         ),
         time_series(
             "Series",
@@ -170,16 +178,29 @@ def _telemetry() -> tuple[Panel, ...]:
             "values, see the next panel.",
             [Query(expr=OF.gauge(promql.SAMPLES_SCRAPED, by=_EACH), legend="{{instance}}")],
             unit=Unit.COUNT,
-            width=12,
         ),
         time_series(
             "Label overflow",
             "Observations counted under _other since a family reached its cap of label combinations. Above 0: the "
             "configuration has more routes, teams and models than the cap allows for.",
-            [Query(expr=OF.rate(names.LABEL_OVERFLOW, by=("family",)), legend="{{family}}")],
-            unit=Unit.EVENTS_PER_SECOND,
-            no_value="none in this range",
-            width=12,
+            [
+                Query(expr=f"{OF.rate(names.LABEL_OVERFLOW)} or {OF.zero()}", legend="all families"),
+                Query(expr=OF.rate(names.LABEL_OVERFLOW, by=("family",)), legend="{{family}}"),
+            ],
+            unit=Unit.PER_SECOND,
+        ),
+        rows(
+            "Builds",
+            "What runs where. Two versions for longer than a rollout: it is stuck.",
+            {"version": "Version", "python": "Python"},
+            [
+                Column(
+                    title="Instances",
+                    expr=OF.gauge(names.BUILD_INFO, by=("version", "python"), fold="count"),
+                    unit=Unit.COUNT,
+                )
+            ],
+            height=6,
         ),
     )
 
@@ -212,21 +233,7 @@ def _ledger() -> tuple[Panel, ...]:
                 Query(expr=OF.rate(names.PRICE_UPDATES_REFUSED), legend="refused prices"),
                 Query(expr=OF.rate(names.ALERT_DELIVERIES, is_("result", "failed")), legend="undelivered alerts"),
             ],
-            unit=Unit.EVENTS_PER_SECOND,
-        ),
-        rows(
-            "Builds",
-            "What runs where. Two versions for longer than a rollout: it is stuck.",
-            {"version": "Version", "python": "Python"},
-            [
-                Column(
-                    title="Instances",
-                    expr=OF.gauge(names.BUILD_INFO, by=("version", "python"), fold="count"),
-                    unit=Unit.COUNT,
-                )
-            ],
-            width=24,
-            height=5,
+            unit=Unit.PER_SECOND,
         ),
     )
 
@@ -240,7 +247,7 @@ PROCESS = Board(
     rows=(
         Row("", _now()),
         Row("Resources", _resources()),
-        Row("Telemetry watches itself", _telemetry()),
-        Row("Ledger and builds", _ledger()),
+        Row("Telemetry watches itself, and builds", _telemetry()),
+        Row("Ledger", _ledger()),
     ),
 )

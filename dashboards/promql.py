@@ -58,7 +58,8 @@ INSTANCE = Filter("instance", ("instance",))
 ROUTE = Filter("route", ("route",))
 TEAM = Filter("team", ("team",))
 PROVIDER = Filter("provider", ("provider",))
-GEN_AI_PROVIDER = Filter("provider", ("gen_ai_provider_name",))
+GEN_AI_PROVIDER = Filter("gen_ai_provider", ("gen_ai_provider_name",))
+"""Another variable than PROVIDER: the conventions' names differ from the configured ones (mistral_ai, mistral)."""
 MODEL = Filter("model", ("model", "gen_ai_request_model"))
 BUDGET = Filter("budget", ("budget",))
 
@@ -74,7 +75,10 @@ class Foreign(Struct, frozen=True):
     of_targets: bool = True
 
 
-ALERTS = Foreign("ALERTS", ("alertname", "alertstate", "severity", "service", "team"), of_targets=False)
+_OF_ALERTS = ("alertname", "severity", "service", "team", "route", "provider", "budget")
+ALERTS = Foreign("ALERTS", ("alertstate", *_OF_ALERTS), of_targets=False)
+ALERTS_SINCE = Foreign("ALERTS_FOR_STATE", _OF_ALERTS, of_targets=False)
+"""When each alert that is pending or fires became active, in seconds since the epoch."""
 UP = Foreign("up")
 SAMPLES_SCRAPED = Foreign("scrape_samples_scraped")
 PROCESS_CPU = Foreign("process_cpu_seconds_total")
@@ -83,7 +87,7 @@ PROCESS_OPEN_FDS = Foreign("process_open_fds")
 PROCESS_MAX_FDS = Foreign("process_max_fds")
 PROCESS_START = Foreign("process_start_time_seconds")
 FOREIGN = (
-    ALERTS, UP, SAMPLES_SCRAPED, PROCESS_CPU, PROCESS_MEMORY, PROCESS_OPEN_FDS, PROCESS_MAX_FDS, PROCESS_START,
+    ALERTS, ALERTS_SINCE, UP, SAMPLES_SCRAPED, PROCESS_CPU, PROCESS_MEMORY, PROCESS_OPEN_FDS, PROCESS_MAX_FDS, PROCESS_START,
 )  # fmt: skip
 Family = Metric | Foreign
 
@@ -183,6 +187,19 @@ class Source(Struct, frozen=True):
         """
         _check_gauge(family, by)
         return f"{fold or _fold(family)}{_by(by)} ({self._over(function, family, where, '', window)})"
+
+    def first_seen(self, family: Family, *where: Match, window: str, by: tuple[str, ...] = ()) -> str:
+        """When a gauge's oldest sample in a window was taken, to the minute, in seconds since the epoch.
+
+        Raises:
+            CatalogueError: for a counter or histogram, or for a label that the family does not have.
+        """
+        _check_gauge(family, by)
+        return f"min{_by(by)} (min_over_time(timestamp({self.select(family, *where)})[{window}:1m]))"
+
+    def zero(self) -> str:
+        """0 as long as a gateway is scraped, for what has no series before it first happens."""
+        return f"0 * {self.gauge(BUILD_INFO, fold='count')}"
 
     def _over(
         self, function: str, family: Family, where: tuple[Match, ...], suffix: str, window: str, offset: str = ""

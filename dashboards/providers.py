@@ -10,6 +10,7 @@ from dashboards.panels import (
     RED,
     YELLOW,
     Column,
+    Link,
     Panel,
     Query,
     State,
@@ -76,7 +77,12 @@ def _table() -> tuple[Panel, ...]:
                     unit=Unit.COUNT,
                 ),
             ],
-            width=14,
+            wide=("Model",),
+            links=[
+                Link("This provider alone", "gaugeway-providers", "provider"),
+                Link("Latency of this model", "gaugeway-latency", "model"),
+            ],
+            width=15,
             height=8,
             sort_by="Failing",
         ),
@@ -89,7 +95,7 @@ def _table() -> tuple[Panel, ...]:
                 legend="{{provider}} · {{model}}",
             ),
             (State(0, "closed", GREEN), State(1, "half open", YELLOW), State(2, "open", RED)),
-            width=10,
+            width=9,
             height=8,
             no_value="no breaker",
         ),
@@ -211,26 +217,24 @@ def _speed() -> tuple[Panel, ...]:
 
 
 def _limits() -> tuple[Panel, ...]:
-    def left(kind: str, title: str, unit: str) -> Panel:
+    def left(what: str, kinds: tuple[str, ...]) -> Panel:
+        by = ("provider", "model", *(("kind",) if len(kinds) > 1 else ()))
         return time_series(
-            title,
-            f"What the provider's last answer said is left of its limit on {kind}. Near 0: 429s follow. Spread over "
-            "more targets, or ask the provider for more.",
+            f"{what} left of the rate limit",
+            f"What the provider's last answer said is left of its limit on {what.lower()}. Near 0: 429s follow. Spread "
+            "over more targets, or ask the provider for more.",
             [
                 Query(
-                    expr=OF.gauge(names.RATELIMIT_REMAINING, is_("kind", kind), by=("provider", "model")),
-                    legend="{{provider}} · {{model}}",
+                    expr=OF.gauge(names.RATELIMIT_REMAINING, one_of("kind", kinds), by=by),
+                    legend=" · ".join(f"{{{{{label}}}}}" for label in by),
                 )
             ],
-            unit=unit,
+            unit=Unit.COUNT,
             width=12,
             no_value="no provider tells",
         )
 
-    return (
-        left("requests", "Requests left of the rate limit", Unit.COUNT),
-        left("tokens", "Tokens left of the rate limit", Unit.COUNT),
-    )
+    return left("Requests", ("requests",)), left("Tokens", ("tokens", "input_tokens", "output_tokens"))
 
 
 PROVIDERS = Board(

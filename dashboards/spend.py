@@ -11,6 +11,7 @@ from dashboards.panels import (
     RED,
     YELLOW,
     Column,
+    Link,
     Panel,
     Query,
     Unit,
@@ -43,23 +44,34 @@ def _unpriced_share(window: str) -> str:
     return share(OF.increase(names.UNPRICED_TOKENS, window=window), OF.increase(names.TOKENS, _TOTALS, window=window))
 
 
-def _spent(title: str, description: str, relative: str = "") -> Panel:
-    query = Query(expr=OF.increase(names.COST), instant=True)
-    return single(title, description, query, unit=Unit.USD, relative=relative)
+def _spent(title: str, description: str, expr: str) -> Panel:
+    return single(title, description, Query(expr=expr, instant=True), unit=Unit.USD)
+
+
+def _saved() -> str:
+    saved = OF.increase(names.CACHE_SAVED)
+    return f"{saved} - ({OF.increase(names.CACHE_SURCHARGE)} or 0 * {saved})"
+
+
+def _saved_per_hour() -> str:
+    saved = OF.rate(names.CACHE_SAVED, by=("model",))
+    return f"3600 * ({saved} - ({OF.rate(names.CACHE_SURCHARGE, by=('model',))} or 0 * {saved}))"
 
 
 def _now() -> tuple[Panel, ...]:
     unsure = OF.increase(names.COST, is_not("basis", Basis.PROVIDER_USAGE))
     cached = OF.increase(names.TOKENS, is_("type", "cache_read"))
     return (
-        _spent("In this range", "Our price book times the usage of requests in the shown range."),
-        _spent("Today", "Since midnight in the browser's time zone.", "now/d"),
-        _spent("Month to date", "Since the first of the month; needs Prometheus to keep 31 days.", "now/M"),
-        single(
-            "Monthly pace",
-            "The spend of the last 24 hours times 30. Above what was planned: By team and By model say who and what.",
-            Query(expr=f"30 * {OF.increase(names.COST, window='1d')}", instant=True),
-            unit=Unit.USD,
+        _spent(
+            "In this range",
+            "Our price book times the usage of requests in the shown range. Higher than expected: By team says whose.",
+            f"{OF.increase(names.COST)} or {OF.zero()}",
+        ),
+        _spent("Today", "Since midnight (UTC, as budgets count), to the minute.", spending.today(OF)),
+        _spent(
+            "Month to date",
+            "Since the first of the month (UTC), to the quarter of an hour; Prometheus has to keep 31 days.",
+            spending.this_month(OF),
         ),
         single(
             "A request",
@@ -80,6 +92,14 @@ def _now() -> tuple[Panel, ...]:
             Query(expr=share(cached, OF.increase(names.TOKENS, is_("type", "input"))), instant=True),
             unit=Unit.SHARE,
             decimals=0,
+        ),
+        single(
+            "Cache saved",
+            "What reading from providers' prompt caches saved in the range, less what writing to them cost. Below zero: "
+            "prompts are written to a cache and not read again, so turn caching off for them.",
+            Query(expr=f"{_saved()} or {OF.zero()}", instant=True),
+            unit=Unit.USD,
+            thresholds=steps((None, RED), (0, GREEN)),
         ),
         single(
             "Inexact",
@@ -119,6 +139,7 @@ def _where() -> tuple[Panel, ...]:
 
 
 def _budgets() -> tuple[Panel, ...]:
+    forecast = spending.forecast_share(OF, "6h", _BUDGET, young=True)
     return (
         rows(
             "Budgets",
@@ -129,37 +150,57 @@ def _budgets() -> tuple[Panel, ...]:
                 Column(title="Used", expr=spending.spent_share(OF, _BUDGET), unit=Unit.SHARE, decimals=0, gauge=True,
                        thresholds=_BUDGET_STEPS),
                 Column(title="Left", expr=spending.left(OF, _BUDGET), unit=Unit.USD),
-                Column(title="Forecast", expr=spending.forecast_share(OF, "6h", _BUDGET), unit=Unit.SHARE, decimals=0,
+                Column(title="Forecast", expr=forecast, unit=Unit.SHARE, decimals=0,
                        thresholds=steps((None, GREEN), (thresholds.BUDGET_PACE, RED))),
                 Column(title="Runs out", expr=f"1000 * ({spending.runs_out(OF, '6h', _BUDGET)})", unit=Unit.MOMENT),
                 Column(title="Resets", expr=f"1000 * {OF.gauge(names.BUDGET_RESETS, by=_BUDGET)}",
                        unit=Unit.MOMENT),
             ],
-            width=15,
+            width=24,
+            height=6,
             sort_by="Used",
         ),
         time_series(
             "Budget left",
-            "What each budget may still spend: limit less spent less held for requests in flight. At 0 a hard budget "
-            "refuses; a jump up is a new window.",
-            [Query(expr=spending.left(OF, ("budget",)), legend="{{budget}}")],
+            "The burn-down: what each budget may still spend, which is its limit less spent less held for requests in "
+            "flight. At 0 a hard budget refuses; a jump up is a new window.",
+            [Query(expr=spending.left(OF, ("budget", "scope")), legend="{{budget}} · {{scope}}")],
             unit=Unit.USD,
-            width=9,
-            height=8,
+            width=12,
+            height=7,
+        ),
+        time_series(
+            "Forecast for the end of the window",
+            "What each budget will have spent when it resets, at the pace of the 6 hours before, over its limit. Above "
+            "the dashed line it ends before its window does: who and what is in Largest spenders.",
+            [
+                Query(
+                    expr=spending.forecast_share(OF, "6h", ("budget", "scope"), young=True),
+                    legend="{{budget}} · {{scope}}",
+                )
+            ],
+            unit=Unit.SHARE,
+            width=12,
+            height=7,
+            limit=thresholds.BUDGET_PACE,
         ),
     )  # fmt: skip
 
 
 def _who() -> tuple[Panel, ...]:
-    week = OF.increase(names.COST, by=("team", "model"), window="1h")
-    before = OF.increase(names.COST, by=("team", "model"), window="1h", offset="1w")
+    payer = ("team", "model")
+    present = OF.increase(names.COST, by=payer)
+    before = OF.increase(names.COST, by=payer, offset="1w")
+    # A team or a model without a last week, or without a present, has moved by all that it spent.
+    change = f"({present} or 0 * {before}) - ({before} or 0 * {present})"
     return (
         bars(
             "Largest spenders",
-            "Team and model, US dollars in the shown range; the ten largest.",
+            "Team and model, US dollars in the shown range; the ten largest. One that should not be there: see its "
+            "routes above, and its requests in the dots of By team.",
             [
                 Query(
-                    expr=f"sort_desc(topk(10, {OF.increase(names.COST, by=('team', 'model'))}))",
+                    expr=f"sort_desc(topk(10, {present}))",
                     legend="{{team}} · {{model}}",
                     instant=True,
                 )
@@ -169,14 +210,18 @@ def _who() -> tuple[Panel, ...]:
         ),
         rows(
             "Top movers",
-            "Team and model whose spend in the last hour differs most from the same hour a week ago. Empty in the "
-            "first week. Up without a reason: look for a loop or a new prompt.",
+            "Team and model whose spend in the shown range differs most from the same time a week ago; new ones moved by "
+            "all they spent. Up without a reason: look for a loop or a new prompt.",
             {"team": "Team", "model": "Model"},
             [
-                Column(title="Change", expr=f"topk(10, {week} - {before})", unit=Unit.USD,
+                Column(title="Change", expr=change, unit=Unit.USD,
                        thresholds=steps((None, GREEN), (thresholds.ANOMALY_FLOOR_USD_PER_H, RED))),
+                Column(title="A week ago", expr=f"{before} or 0 * {present}", unit=Unit.USD),
             ],
             sort_by="Change",
+            width=9,
+            wide=("Model",),
+            links=[Link("Spend of this team", "gaugeway-spend", "team")],
         ),
         time_series(
             "Cost of a request, by route",
@@ -191,6 +236,7 @@ def _who() -> tuple[Panel, ...]:
                 )
             ],
             unit=Unit.USD,
+            width=7,
             height=8,
         ),
     )  # fmt: skip
@@ -260,7 +306,14 @@ def _cache() -> tuple[Panel, ...]:
                 )
             ],
             unit=Unit.SHARE,
-            width=12,
+        ),
+        time_series(
+            "Saved by caches, by model",
+            "What cached input would have cost more without the provider's cache, less what writing to the cache cost. "
+            "A fall: see whether the share beside it fell too, or the traffic.",
+            [Query(expr=_saved_per_hour(), legend="{{model}}")],
+            unit=Unit.USD_PER_HOUR,
+            no_value="nothing was cached",
         ),
         time_series(
             "Estimated tokens, by provider",
@@ -276,7 +329,6 @@ def _cache() -> tuple[Panel, ...]:
                 )
             ],
             unit=Unit.SHARE,
-            width=12,
             limit=thresholds.ESTIMATED_SHARE,
         ),
     )

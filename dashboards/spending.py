@@ -20,27 +20,58 @@ def left(of: Source, by: tuple[str, ...] = WINDOW) -> str:
     return f"{limit} - {spent} - {of.gauge(names.BUDGET_HELD, by=by)}"
 
 
-def pace(of: Source, window: str, by: tuple[str, ...] = WINDOW) -> str:
-    """US dollars a second that a budget spends, from the last `window`.
+def pace(of: Source, window: str, by: tuple[str, ...] = WINDOW, *, young: bool = False) -> str:
+    """US dollars a second that a budget spends, from the last `window`; a budget's reset inside it is no refund.
 
-    Within `window` after a reset the difference is negative, and this is 0: a forecast then waits for data.
+    Where there is less than `window` of history, that is spread over all of it, so that alerts wait for facts; with
+    `young` the pace is that of the history there is, so that a board says what is known.
     """
-    spent = of.gauge_over("delta", names.BUDGET_SPENT, window=window, by=by)
-    return f"clamp_min({spent}, 0) / {_seconds(window)}"
+    gained = of.gauge_over("delta", names.BUDGET_SPENT, window=window, by=by)
+    resets = of.gauge_over("resets", names.BUDGET_SPENT, window=window, by=by)
+    before = of.gauge_over("max_over_time", names.BUDGET_SPENT, window=window, by=by)
+    spent = f"clamp_min({gained} + {resets} * {before}, 0)"
+    if not young:
+        return f"{spent} / {_seconds(window)}"
+    age = f"time() - {of.first_seen(names.BUDGET_SPENT, window=window, by=by)}"
+    return f"{spent} / clamp({age}, 60, {_seconds(window)})"
 
 
-def forecast_share(of: Source, window: str, by: tuple[str, ...] = WINDOW) -> str:
+def forecast_share(of: Source, window: str, by: tuple[str, ...] = WINDOW, *, young: bool = False) -> str:
     """What will have been spent at the end of the budget's window at the present pace, over its limit."""
     spent = of.gauge(names.BUDGET_SPENT, by=by)
     resets = of.gauge(names.BUDGET_RESETS, by=by)
     limit = of.gauge(names.BUDGET_LIMIT, by=by)
-    return f"({spent} + {pace(of, window, by)} * clamp_min({resets} - time(), 0)) / ({limit} > 0)"
+    rate = pace(of, window, by, young=young)
+    return f"({spent} + {rate} * clamp_min({resets} - time(), 0)) / ({limit} > 0)"
 
 
 def runs_out(of: Source, window: str, by: tuple[str, ...] = WINDOW) -> str:
     """When a budget ends at the present pace, in seconds since the epoch; only where that is before its reset."""
     resets = of.gauge(names.BUDGET_RESETS, by=by)
-    return f"(time() + clamp_min({left(of, by)}, 0) / ({pace(of, window, by)} > 0)) < {resets}"
+    rate = pace(of, window, by, young=True)
+    return f"(time() + clamp_min({left(of, by)}, 0) / ({rate} > 0)) < {resets}"
+
+
+def today(of: Source) -> str:
+    """US dollars since midnight (UTC), to the minute; 0 before the first one."""
+    return f"sum ({_since('day', 'day_of_month', of)}) or {of.zero()}"
+
+
+def this_month(of: Source) -> str:
+    """US dollars since the first of the month (UTC), to the quarter of an hour, and never less than today's."""
+    return f"sum ({_since('month', 'month', of)}) > ({today(of)}) or ({today(of)})"
+
+
+def _since(calendar: str, function: str, of: Source) -> str:
+    length, window, step = _STEPS[calendar]
+    # Each step's spend gets the number of its own day as a label; those of the present day are then added up.
+    now = f'count_values("{calendar}", {function}())'
+    spent = f"{of.increase(names.COST, window=window)} / {_seconds(window) // _seconds(step)}"
+    return f"sum_over_time(({spent} * on () group_right () {now})[{length}:{step}]) and on ({calendar}) {now}"
+
+
+_STEPS = {"day": ("1d", "2m", "1m"), "month": ("31d", "15m", "15m")}
+"""The longest a day or a month can be, and how a step's spend is taken: the window of the increase, and the step."""
 
 
 def _seconds(window: str) -> int:

@@ -28,6 +28,12 @@ class Use(Struct, frozen=True):
         return tuple(node.func.name for node in self.parents if isinstance(node, promql_parser.Call))
 
     @property
+    def made(self) -> set[str]:
+        """Labels that stand on the result without being the series' own: label_replace writes them."""
+        calls = [node for node in self.parents if isinstance(node, promql_parser.Call)]
+        return {str(node.args[1].val) for node in calls if node.func.name == "label_replace"}
+
+    @property
     def window(self) -> Any:
         """The range in brackets behind the selector, or None."""
         return getattr(self.parents[0], "range", None) if self.parents else None
@@ -50,7 +56,7 @@ def foreign_labels(expr: str) -> set[tuple[str, str]]:
         for node in use.parents:
             modifier = getattr(node, "modifier", None)
             grouped = getattr(modifier, "labels", ()) if isinstance(node, promql_parser.AggregateExpr) else ()
-            wrong |= {(use.name, label) for label in grouped or () if label not in labels}
+            wrong |= {(use.name, label) for label in grouped or () if label not in labels | use.made}
     return wrong
 
 

@@ -41,7 +41,7 @@ def filled(text: str, document: dict[str, Any], choice: dict[str, str] | None = 
             return choice[name]
         return str(variables(document)[name].get("allValue") or ".*")
 
-    return re.sub(r"\$\{(\w+)\}|\$(\w+)", value, text)
+    return re.sub(r"\$\{(\w+)\}|\$([a-z_]\w*)", value, text)
 
 
 def expressions(document: dict[str, Any]) -> list[tuple[str, str]]:

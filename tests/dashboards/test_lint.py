@@ -121,7 +121,10 @@ def test_target_job_and_instance_rules(board: Json) -> None:
     for panel, target in targets(board):
         for use in uses(filled(target["expr"], board)):
             matched = {label for label, _, _ in use.matchers}
-            assert use.name == "ALERTS" or {"job", "instance"} <= matched, f"{panel['title']}: {use.name}"
+            # Alerts are Prometheus's own, with the labels of their rules.
+            assert use.name in {"ALERTS", "ALERTS_FOR_STATE"} or {"job", "instance"} <= matched, (
+                f"{panel['title']}: {use.name}"
+            )
 
 
 @each_board
@@ -159,6 +162,26 @@ def test_boards_link_to_each_other(board: Json) -> None:
     (link,) = board["links"]
     assert (link["tags"], link["keepTime"], link["includeVars"]) == (["gaugeway"], True, True)
     assert "gaugeway" in board["tags"]
+
+
+@each_board
+def test_values_link_to_boards_that_take_them(board: Json) -> None:
+    """A link on a value keeps the time range, and chooses a variable that the other board has."""
+    boards = {one["uid"]: one for one in DOCUMENTS.values()}
+    options = [p for panel in panels(board) for o in panel["fieldConfig"]["overrides"] for p in o["properties"]]
+    for link in (link for one in options if one["id"] == "links" for link in one["value"]):
+        match = re.fullmatch(r"/d/([\w-]+)\?(\S+)&var-(\w+)=\$\{__(value\.text|field\.labels\.(\w+))\}", link["url"])
+        assert match, link["url"]
+        assert match[3] in variables(boards[match[1]]), link["url"]
+        assert match[2].startswith("${__url_time_range}&${datasource:queryparam}"), link["url"]
+
+
+def test_the_overview_leads_on() -> None:
+    """A click on a slow provider, on a team or on a budget opens the board that explains it."""
+    (board,) = [one for one in DOCUMENTS.values() if one["uid"] == "gaugeway-overview"]
+    options = [p for panel in panels(board) for o in panel["fieldConfig"]["overrides"] for p in o["properties"]]
+    chosen = {re.search(r"&var-(\w+)=\$\{__", p["value"][0]["url"])[1] for p in options if p["id"] == "links"}  # type: ignore[index]
+    assert chosen == {"gen_ai_provider", "team", "budget"}
 
 
 @each_board

@@ -19,6 +19,7 @@ from tests.running_gateway import RunningGateway
 SEARCH, SUPPORT = "gwk_search_0123456789abcdef", "gwk_support_0123456789abcdef"
 TEAMS = {"search": SEARCH, "support": SUPPORT}
 GOOD, FALLBACK, FAILING, LIMITED, UNPRICED = "house-large", "house-small", "house-broken", "house-limited", "house-free"
+_LEFT = [("x-ratelimit-remaining-requests", "7"), ("x-ratelimit-remaining-tokens", "40000")]
 _MESSAGES = [{"role": "user", "content": "Hello?"}]
 
 
@@ -42,7 +43,7 @@ def config(upstream_url: str, budget_usd: float = 10.0, **sections: object) -> s
             route("embeddings", "embeddings", target("openai", GOOD)),
         ],
         "prices": [
-            {"model": model, "input_usd_per_mtok": 250, "output_usd_per_mtok": 1000}
+            {"model": model, "input_usd_per_mtok": 250, "cache_read_usd_per_mtok": 125, "output_usd_per_mtok": 1000}
             for model in (GOOD, FALLBACK, FAILING, LIMITED)
         ],
         "keys": [{"secret": secret, "team": team} for team, secret in TEAMS.items()],
@@ -64,9 +65,9 @@ class Answers:
         body: Mapping[str, Any] = request.json()
         model = body["model"]
         if model == FAILING and self._rng.random() < 0.4:
-            return openai_error(500)
+            return openai_error(503)
         if model == LIMITED:
-            return openai_error(429, headers=[("x-ratelimit-remaining-requests", "0")])
+            return openai_error(429, headers=_LEFT)
         if request.path.endswith("/embeddings"):
             return openai_embeddings([0.1, 0.2], prompt_tokens=8, model=model)
         if request.path.endswith("/chat/completions"):
@@ -75,7 +76,7 @@ class Answers:
                 # No usage at all: the gateway has to estimate.
                 silent = body.get("seed") == 1
                 return openai_stream(["Hel", "lo ", "there"], usage=None if silent else usage, model=model)
-            return openai_chat(usage=usage, model=model)
+            return openai_chat(usage=usage, model=model, headers=_LEFT)
         return openai_completion(usage=openai_usage(50, 20), model=model)
 
 
