@@ -58,7 +58,7 @@ prices: dev ## Write the shipped prices from the genai-prices that requirements/
 rules: dev ## Write the alert rules from their Python
 	$(BIN)/python -m otel.rules
 
-stack: install ## Start what is installed of the stack, without Docker (ARGS="--config FILE", else the demo)
+stack: install ## Start what is installed of the stack, without Docker (ARGS="--config FILE", else the tour of docs/tour.md)
 	@$(BIN)/python -m otel.stack $(ARGS)
 
 collector: ## Build the OpenTelemetry Collector of otel/collector/ into build/ (needs Go)

@@ -1,8 +1,9 @@
-"""A steady mix of requests to a gateway with the routes of examples/local.yaml, so that there is something to see.
+"""A steady mix of requests to a gateway, so that there is something to see.
 
-`python -m gateway.traffic` sends about RATE_PER_S requests a second, on all three routes and surfaces: most are
+`python -m gateway.traffic` sends the mix for examples/local.yaml, on all three routes and surfaces: most requests are
 answered, some are streamed, some callers leave in the middle of a stream, and some requests fail, each in one known
-way. It stops by itself after an hour. It uses the standard library alone, as any caller could.
+way. `--mix tour` is that of four teams, for the routes and keys of examples/tour.yaml. It stops by itself after an hour,
+and uses the standard library alone, as any caller could.
 """
 
 import argparse
@@ -17,11 +18,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-RATE_PER_S = 2.0
-CALLERS = 4
 TIMEOUT_S = 60.0
 REPORT_EVERY_S = 15.0
 LONGEST_S = 3600.0
@@ -42,7 +41,8 @@ class Scenario:
     """One kind of request.
 
     `body` makes the payload (bytes go out as they are), `weight` is its share of the mix, `expects` the statuses
-    that are right for it, `leaves_after_bytes` how much of the reply the caller reads before it hangs up.
+    that are right for it, `leaves_after_bytes` how much of the reply the caller reads before it hangs up, `key` the
+    gateway key that it sends.
     """
 
     name: str
@@ -51,6 +51,16 @@ class Scenario:
     body: Callable[[random.Random], Mapping[str, Any] | bytes]
     expects: Sequence[int] = (200,)
     leaves_after_bytes: int | None = None
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Kinds of requests, how many a second, and how many callers send them."""
+
+    scenarios: Sequence[Scenario]
+    rate_per_s: float
+    callers: int
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,7 @@ def _openai_chat(rng: random.Random, **more: Any) -> dict[str, Any]:
 
 STREAM = {"stream": True, "stream_options": {"include_usage": True}}
 
-SCENARIOS: Sequence[Scenario] = (
+LOCAL: Sequence[Scenario] = (
     Scenario("chat", 6, "/gateway/chat/invocations", _chat),
     Scenario("chat, OpenAI's shape", 4, "/v1/chat/completions", _openai_chat),
     Scenario("chat, streamed", 5, "/v1/chat/completions", lambda rng: _openai_chat(rng, **STREAM)),
@@ -122,6 +132,52 @@ SCENARIOS: Sequence[Scenario] = (
     ),
 )
 
+TOUR_KEYS = {team: f"gwk_{team}_for-the-tour-alone" for team in ("search", "support", "growth", "research")}
+"""What examples/tour.yaml has under `keys`."""
+_INSTRUCTIONS = "Answer from the pages below, and say which one you used. " * 120
+
+
+def _asks(team: str, route: str, **more: Any) -> Callable[[random.Random], dict[str, Any]]:
+    """A team's chat request: the same long instructions with another question each time."""
+
+    def body(rng: random.Random) -> dict[str, Any]:
+        told = {"role": "system", "content": f"You work for {team}. {_INSTRUCTIONS}"}
+        asked = {"role": "user", "content": rng.choice(QUESTIONS)}
+        return {"model": route, "messages": [told, asked], "max_tokens": rng.randint(40, 160), **more}
+
+    return body
+
+
+def _of_team(team: str, weight: float, path: str, body: Callable[[random.Random], dict[str, Any]]) -> Scenario:
+    return Scenario(f"{team}: {path}", weight, path, body, key=TOUR_KEYS[team])
+
+
+_CHAT, _COMPLETIONS, _EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
+TOUR: Sequence[Scenario] = (
+    _of_team("search", 5, _CHAT, _asks("search", "assistant", **STREAM)),
+    _of_team("search", 2, _CHAT, _asks("search", "assistant")),
+    _of_team("support", 6, _CHAT, _asks("support", "support", **STREAM)),
+    _of_team("growth", 1, _CHAT, _asks("growth", "assistant", **STREAM)),
+    _of_team(
+        "growth",
+        1,
+        _COMPLETIONS,
+        lambda rng: {"model": "drafts", "prompt": rng.choice(QUESTIONS), "max_tokens": rng.randint(20, 80)},
+    ),
+    _of_team("research", 3, _EMBEDDINGS, lambda rng: {"model": "documents", "input": list(rng.sample(QUESTIONS, 3))}),
+    Scenario(
+        "support: caller leaves",
+        0.3,
+        _CHAT,
+        _asks("support", "support", **STREAM),
+        leaves_after_bytes=600,
+        key=TOUR_KEYS["support"],
+    ),
+    Scenario("nobody's key", 0.2, _CHAT, _asks("nobody", "assistant"), expects=(401,), key="gwk_nobody_has-this-one"),
+    Scenario("broken JSON", 0.2, _CHAT, lambda _: b'{"messages": [', expects=(400, 422), key=TOUR_KEYS["growth"]),
+)
+MIXES = {"local": Mix(LOCAL, rate_per_s=2.0, callers=4), "tour": Mix(TOUR, rate_per_s=4.0, callers=24)}
+
 
 def send(scenario: Scenario, host: str, port: int, rng: random.Random) -> Outcome:
     """Send one request and read its reply, or as much as the scenario's caller wants. Never raises for the network."""
@@ -130,7 +186,10 @@ def send(scenario: Scenario, host: str, port: int, rng: random.Random) -> Outcom
     connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
     status = None
     try:
-        connection.request("POST", scenario.path, payload, {"content-type": "application/json"})
+        headers = {"content-type": "application/json"}
+        if scenario.key:
+            headers["authorization"] = f"Bearer {scenario.key}"
+        connection.request("POST", scenario.path, payload, headers)
         reply = connection.getresponse()
         status = reply.status
         reply.read(scenario.leaves_after_bytes)
@@ -172,22 +231,24 @@ class Tally:
         )
 
 
-def run(host: str, port: int, *, rng: random.Random, stop: threading.Event, tally: Tally, longest_s: float) -> None:
+def run(
+    host: str, port: int, mix: Mix, *, rng: random.Random, stop: threading.Event, tally: Tally, longest_s: float
+) -> None:
     """Send the mix until `stop` is set or `longest_s` has passed. Returns when every caller has finished."""
-    waiting: queue.Queue[tuple[Scenario, int] | None] = queue.Queue(maxsize=CALLERS)
+    waiting: queue.Queue[tuple[Scenario, int] | None] = queue.Queue(maxsize=mix.callers)
 
     def call() -> None:
         while (task := waiting.get()) is not None:
             scenario, seed = task
             tally.add(send(scenario, host, port, random.Random(seed)))
 
-    callers = [threading.Thread(target=call, daemon=True, name=f"caller-{n}") for n in range(CALLERS)]
+    callers = [threading.Thread(target=call, daemon=True, name=f"caller-{n}") for n in range(mix.callers)]
     for caller in callers:
         caller.start()
-    weights = [scenario.weight for scenario in SCENARIOS]
+    weights = [scenario.weight for scenario in mix.scenarios]
     ends = time.monotonic() + longest_s
-    while time.monotonic() < ends and not stop.wait(rng.expovariate(RATE_PER_S)):
-        scenario = rng.choices(SCENARIOS, weights)[0]
+    while time.monotonic() < ends and not stop.wait(rng.expovariate(mix.rate_per_s)):
+        scenario = rng.choices(mix.scenarios, weights)[0]
         try:
             waiting.put_nowait((scenario, rng.getrandbits(32)))
         except queue.Full:
@@ -204,6 +265,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m gateway.traffic", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=5000)
+    parser.add_argument("--mix", choices=sorted(MIXES), default="local", help="which requests (default: local)")
+    parser.add_argument("--key", default="", help="the gateway key of requests that have none of their own")
     parser.add_argument("--seconds", type=float, default=LONGEST_S, help="stop after this time (default: an hour)")
     arguments = parser.parse_args()
     tally, stop = Tally(), threading.Event()
@@ -215,7 +278,10 @@ def main() -> int:
     reporter = threading.Thread(target=report, daemon=True, name="report")
     reporter.start()
     rng = random.Random()
-    run(arguments.host, arguments.port, rng=rng, stop=stop, tally=tally, longest_s=arguments.seconds)
+    mix = MIXES[arguments.mix]
+    keyed = [replace(one, key=one.key or arguments.key) for one in mix.scenarios]
+    mix = replace(mix, scenarios=keyed)
+    run(arguments.host, arguments.port, mix, rng=rng, stop=stop, tally=tally, longest_s=arguments.seconds)
     stop.set()
     print(tally.line(), flush=True)
     return 0

@@ -1,7 +1,9 @@
 """`python -m otel.stack`: the stack of docker-compose.yml without Docker, with the same configuration files.
 
-It starts what is installed of gateway, OpenTelemetry Collector, Prometheus, Alertmanager and Grafana, says what is not, and stops all of it on Ctrl-C. Only where the parts find each other differs from the containers: Prometheus reads
-its targets from files of their own, the others take addresses from the environment. State is kept under .stack/.
+It starts what is installed of OpenTelemetry Collector, Prometheus, Alertmanager and Grafana, the gateway, and the
+providers and callers of examples/tour.yaml; says what is not installed; and stops all of it on Ctrl-C. Only where the
+parts find each other differs from the containers: Prometheus reads its targets from files of their own, the others take
+addresses from the environment. State is kept under .stack/.
 """
 
 import argparse
@@ -15,9 +17,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 ROOT = Path(__file__).parents[1]
 OTEL = ROOT / "otel"
+TOUR = ROOT / "examples" / "tour.yaml"
 HOST = "127.0.0.1"
 STOP_WITHIN_S = 30.0
 EXTRA_FOLDERS = (ROOT / "build" / "bin", ROOT / "build" / "otelcol", Path("/usr/share/grafana/bin"))
@@ -31,13 +35,15 @@ class Ports(Struct, frozen=True, kw_only=True):
     prometheus: int = 9090
     alertmanager: int = 9093
     grafana: int = 3000
+    providers: int = 8090
 
 
 class Part(Struct, frozen=True, kw_only=True):
-    """One process of the stack; `programs` are the names that it is installed under."""
+    """One process of the stack; `programs` are the names that it is installed under, `starter` is what starts it."""
 
     name: str
     programs: tuple[str, ...]
+    starter: tuple[str, ...] = ()
     arguments: tuple[str, ...]
     environment: dict[str, str] = {}
     url: str = ""
@@ -64,11 +70,15 @@ def prometheus_folder(state: Path, ports: Ports) -> Path:
     return folder
 
 
-def parts(state: Path, ports: Ports, gateway: Sequence[str], environment: Mapping[str, str]) -> list[Part]:
+def parts(
+    state: Path, ports: Ports, gateway: Sequence[str], environment: Mapping[str, str], *, tour: bool = False
+) -> list[Part]:
     """The stack's processes in the order in which they start; `gateway` are the arguments of `gateway`.
 
-    Spans go to TEMPO_ENDPOINT where `environment` names one, else only to the collector's log.
+    Spans go to TEMPO_ENDPOINT where `environment` names one, else only to the collector's log; log lines to LOKI_ENDPOINT
+    where there is one. `tour` adds the providers and the callers of examples/tour.yaml.
     """
+    listen = ("--port", str(ports.gateway), "--metrics-port", str(ports.metrics))
     prometheus = prometheus_folder(state, ports)
     return [
         Part(
@@ -78,19 +88,21 @@ def parts(state: Path, ports: Ports, gateway: Sequence[str], environment: Mappin
             environment={
                 "COLLECTOR_HOST": HOST,
                 "TRACES_EXPORTER": "otlp_grpc/tempo" if "TEMPO_ENDPOINT" in environment else "debug",
+                "LOGS_EXPORTER": "otlp_http/loki" if "LOKI_ENDPOINT" in environment else "debug",
             },
             url=f"http://{HOST}:4318",
         ),
         Part(
             name="alertmanager",
             programs=("alertmanager", "prometheus-alertmanager"),
+            starter=("sh", str(OTEL / "alertmanager" / "start.sh"), str(OTEL / "alertmanager" / "alertmanager.yml")),
             arguments=(
-                f"--config.file={OTEL / 'alertmanager' / 'alertmanager.yml'}",
                 f"--storage.path={state / 'alertmanager'}",
                 f"--web.listen-address={HOST}:{ports.alertmanager}",
                 "--cluster.listen-address=",
                 "--log.level=warn",
             ),
+            environment={"RENDERED_FOLDER": str(state)},
             url=f"http://{HOST}:{ports.alertmanager}",
         ),
         Part(
@@ -116,6 +128,7 @@ def parts(state: Path, ports: Ports, gateway: Sequence[str], environment: Mappin
                 "GF_SERVER_HTTP_ADDR": HOST,
                 "GF_SERVER_HTTP_PORT": str(ports.grafana),
                 "GF_AUTH_ANONYMOUS_ENABLED": "true",
+                "GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH": str(ROOT / "dashboards" / "generated" / "overview.json"),
                 "DASHBOARDS_FOLDER": str(ROOT / "dashboards" / "generated"),
                 "PROMETHEUS_URL": f"http://{HOST}:{ports.prometheus}",
                 "ALERTMANAGER_URL": f"http://{HOST}:{ports.alertmanager}",
@@ -124,30 +137,36 @@ def parts(state: Path, ports: Ports, gateway: Sequence[str], environment: Mappin
             },
             url=f"http://{HOST}:{ports.grafana}",
         ),
+        *([_python("providers", "gateway.stand_in", "--port", str(ports.providers))] if tour else []),
         Part(
             name="gateway",
             programs=(sys.executable,),
-            arguments=("-m", "gateway", *gateway),
-            environment={"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{HOST}:4318", "OTEL_SERVICE_NAME": "gaugeway"},
+            arguments=("-m", "gateway", *gateway, *listen),
+            environment={
+                "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{HOST}:4318",
+                "OTEL_LOGS_EXPORTER": "otlp" if "LOKI_ENDPOINT" in environment else "none",
+                "OTEL_SERVICE_NAME": "gaugeway",
+            },
             url=f"http://{HOST}:{ports.gateway}/docs",
         ),
+        *([_python("callers", "gateway.traffic", "--mix", "tour", "--seconds", "1e9")] if tour else []),
     ]
 
 
+def _python(name: str, module: str, *arguments: str) -> Part:
+    return Part(name=name, programs=(sys.executable,), arguments=("-m", module, *arguments))
+
+
 def start(part: Part, program: str, state: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start one part; its output goes to .stack/NAME.log, the gateway's to this terminal."""
-    log = None if part.name == "gateway" else (state / f"{part.name}.log").open("ab")
-    try:
+    """Start one part; its output goes to NAME.log in the state folder."""
+    with (state / f"{part.name}.log").open("wb") as log:
         return subprocess.Popen(
-            [program, *part.arguments],
+            [*part.starter, program, *part.arguments],
             env={**environment, **part.environment},
             stdout=log,
-            stderr=subprocess.STDOUT if log else None,
+            stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    finally:
-        if log:
-            log.close()
 
 
 def stop(running: Sequence[tuple[str, subprocess.Popen[bytes]]]) -> None:
@@ -165,44 +184,47 @@ def stop(running: Sequence[tuple[str, subprocess.Popen[bytes]]]) -> None:
             process.wait()
 
 
-def run(state: Path, ports: Ports, gateway: Sequence[str], environment: Mapping[str, str]) -> int:
+def run(
+    state: Path, ports: Ports, gateway: Sequence[str], environment: Mapping[str, str], *, tour: bool = False
+) -> int:
     """Run the stack until a signal, or until the gateway ends; the exit status."""
     state.mkdir(parents=True, exist_ok=True)
     running: list[tuple[str, subprocess.Popen[bytes]]] = []
     try:
-        for part in parts(state, ports, gateway, environment):
+        for part in parts(state, ports, gateway, environment, tour=tour):
             program = find(part.programs)
             if program is None:
                 _say(f"{part.name:<13} not installed ({', '.join(part.programs)})")
                 continue
-            # Without a collector, the gateway's spans have nowhere to go.
-            without = "OTEL_EXPORTER_OTLP_ENDPOINT" if "collector" not in dict(running) else ""
-            given = {key: value for key, value in part.environment.items() if key != without}
-            process = start(_with_environment(part, given), program, state, environment)
-            running.append((part.name, process))
-            _say(f"{part.name:<13} {part.url}")
-        return _watch(running)
+            # Without a collector, the gateway's spans and log lines have nowhere to go.
+            heard = "collector" in dict(running)
+            kept = {key: value for key, value in part.environment.items() if heard or not key.startswith("OTEL_")}
+            running.append((part.name, start(replace(part, environment=kept), program, state, environment)))
+            _say(f"{part.name:<13} {part.url}".rstrip())
+        return _watch(running, state)
     except KeyboardInterrupt:
         return 0
     finally:
         stop(running)
 
 
-def _with_environment(part: Part, environment: dict[str, str]) -> Part:
-    return Part(name=part.name, programs=part.programs, arguments=part.arguments, environment=environment, url=part.url)
-
-
-def _watch(running: Sequence[tuple[str, subprocess.Popen[bytes]]]) -> int:
+def _watch(running: Sequence[tuple[str, subprocess.Popen[bytes]]], state: Path) -> int:
     ended: set[str] = set()
     while True:
         for name, process in running:
             status = process.poll()
-            if status is not None and name == "gateway":
+            if status is None or name in ended:
+                continue
+            ended.add(name)
+            log = state / f"{name}.log"
+            _say(f"{name} ended with status {status}; the end of {log}:\n{_tail(log)}")
+            if name == "gateway":
                 return status
-            if status is not None and name not in ended:
-                ended.add(name)
-                _say(f"{name} ended with status {status}; its log has the reason")
         time.sleep(0.2)
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text("utf-8", errors="replace").splitlines()[-5:])
 
 
 def _say(text: str) -> None:
@@ -214,19 +236,29 @@ def _interrupted(signum: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
+def _tour(state: Path) -> Path:
+    """The tour's configuration in the state folder, so that its ledger lies there too."""
+    state.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copy(TOUR, state))
+
+
 def main() -> int:
     """Read the options and run."""
     parser = argparse.ArgumentParser(
         prog="python -m otel.stack", description=(__doc__ or "").split("\n", maxsplit=1)[0]
     )
-    parser.add_argument("--config", type=Path, help="the gateway's configuration (default: the demo, with traffic)")
+    parser.add_argument(
+        "--config", type=Path, help="the gateway's configuration (default: examples/tour.yaml, with traffic)"
+    )
+    parser.add_argument("--demo", action="store_true", help="the real local model with traffic, rather than the tour")
     parser.add_argument("--state", type=Path, default=ROOT / ".stack", help="where data and logs are kept")
     options = parser.parse_args()
-    ports = Ports()
-    listen = ("--port", str(ports.gateway), "--metrics-port", str(ports.metrics))
-    command = ("start", "--config-path", str(options.config)) if options.config else ("demo", "--traffic")
-    signal.signal(signal.SIGTERM, _interrupted)
-    return run(options.state, ports, (*command, *listen), os.environ)
+    tour = options.config is None and not options.demo
+    config = _tour(options.state) if tour else options.config
+    command = ("demo", "--traffic") if options.demo else ("start", "--config-path", str(config))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupted)
+    return run(options.state, Ports(), command, os.environ, tour=tour)
 
 
 if __name__ == "__main__":

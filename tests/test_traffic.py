@@ -83,13 +83,13 @@ def test_a_gateway_that_is_down_is_counted_not_raised() -> None:
 
 def test_the_mix_has_every_kind_in_it() -> None:
     """The mix has answered, streamed, abandoned and failing requests, on each of the surfaces."""
-    assert {s.expects for s in traffic.SCENARIOS} >= {(200,), (404,), (400, 422)}
-    assert any(s.leaves_after_bytes for s in traffic.SCENARIOS)
+    assert {s.expects for s in traffic.LOCAL} >= {(200,), (404,), (400, 422)}
+    assert any(s.leaves_after_bytes for s in traffic.LOCAL)
     rng = random.Random(1)
-    bodies = [s.body(rng) for s in traffic.SCENARIOS]
+    bodies = [s.body(rng) for s in traffic.LOCAL]
     assert any(isinstance(body, bytes) for body in bodies)
     assert any(not isinstance(body, bytes) and body.get("stream") for body in bodies)
-    assert {s.path.split("/")[1] for s in traffic.SCENARIOS} == {"gateway", "v1"}
+    assert {s.path.split("/")[1] for s in traffic.LOCAL} == {"gateway", "v1"}
 
 
 def test_traffic_stops_when_told() -> None:
@@ -104,6 +104,8 @@ def test_traffic_stops_when_told() -> None:
 
     tally = Enough()
     with server() as (port, _):
-        traffic.run("127.0.0.1", port, rng=random.Random(1), stop=stop, tally=tally, longest_s=60)
+        traffic.run(
+            "127.0.0.1", port, traffic.MIXES["local"], rng=random.Random(1), stop=stop, tally=tally, longest_s=60
+        )
     assert tally.statuses.total() >= 3
     assert stop.is_set()

@@ -1,6 +1,7 @@
 """The files that start the stack agree with each other and with the tools that read them."""
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -93,8 +94,8 @@ def test_prometheus_takes_its_configuration(tmp_path: Path) -> None:
         (["severity=critical"], "on-call"),
         (["severity=warning"], "working-hours"),
         (["severity=info"], "nobody"),
-        (["severity=critical", "team=search"], "team-search,on-call"),
-        (["severity=warning", "team=search"], "team-search,working-hours"),
+        (["severity=critical", "team=search"], "teams,on-call"),
+        (["severity=warning", "team=search"], "teams,working-hours"),
     ],
 )
 def test_alerts_reach_whom_they_concern(labels: list[str], receivers: str) -> None:
@@ -107,9 +108,49 @@ def test_alerts_reach_whom_they_concern(labels: list[str], receivers: str) -> No
 
 def test_alertmanager_takes_its_configuration() -> None:
     """Amtool accepts the file."""
-    command = [require("amtool"), "check-config", str(OTEL / "alertmanager" / "alertmanager.yml")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    _check_alertmanager(OTEL / "alertmanager" / "alertmanager.yml")
+
+
+def _check_alertmanager(path: Path) -> None:
+    done = subprocess.run([require("amtool"), "check-config", str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _rendered(folder: Path, **addresses: str) -> dict[str, dict[str, Any]]:
+    """The receivers by name that Alertmanager would start with, given these variables."""
+    start = OTEL / "alertmanager" / "start.sh"
+    subprocess.run(
+        ["sh", str(start), str(OTEL / "alertmanager" / "alertmanager.yml"), "true"],
+        env={**os.environ, "RENDERED_FOLDER": str(folder), **addresses},
+        check=True,
+    )
+    path = folder / "alertmanager.yml"
+    _check_alertmanager(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    return {one["name"]: one for one in yaml.safe_load(path.read_text("utf-8"))["receivers"]}
+
+
+def test_receivers_get_their_addresses_from_the_environment(tmp_path: Path) -> None:
+    """Each receiver takes webhook, Slack and PagerDuty from variables or secret files, and amtool accepts the outcome."""
+    secret = tmp_path / "key"
+    secret.write_text("it's-a-routing-key\n")
+    receivers = _rendered(
+        tmp_path,
+        ON_CALL_PAGERDUTY_KEY_FILE=str(secret),
+        ON_CALL_WEBHOOK_URL="https://hooks.example.com/on-call?a=1&b='2'",
+        WORKING_HOURS_SLACK_URL="https://hooks.slack.example.com/services/T/B/x",
+        TEAMS_SLACK_URL="https://hooks.slack.example.com/services/T/B/y",
+    )
+    assert receivers["on-call"]["pagerduty_configs"][0]["routing_key"] == "it's-a-routing-key"
+    assert receivers["on-call"]["webhook_configs"][0]["url"] == "https://hooks.example.com/on-call?a=1&b='2'"
+    assert "channel" not in receivers["working-hours"]["slack_configs"][0]
+    assert receivers["teams"]["slack_configs"][0]["channel"] == "#llm-{{ .CommonLabels.team }}"
+    assert set(receivers["nobody"]) == {"name"}
+
+
+def test_without_addresses_nothing_is_sent(tmp_path: Path) -> None:
+    """With no variable set, every receiver is a name alone."""
+    assert all(set(one) == {"name"} for one in _rendered(tmp_path).values())
 
 
 def test_data_sources_refer_to_each_other() -> None:
@@ -137,17 +178,30 @@ def test_a_dot_in_a_graph_leads_to_its_trace() -> None:
 
 def test_both_stacks_start_the_same_files(tmp_path: Path) -> None:
     """What runs without Docker reads the configuration that the containers mount."""
-    native = {part.name: " ".join(part.arguments) for part in parts(tmp_path, Ports(), ("start",), {})}
+    native = {
+        part.name: " ".join((*part.starter, *part.arguments)) for part in parts(tmp_path, Ports(), ("start",), {})
+    }
     mounted = " ".join(volume for service in SERVICES.values() for volume in service.get("volumes", ()))
     for name, file in (
         ("collector", "otel/collector/config.yaml"),
         ("alertmanager", "otel/alertmanager/alertmanager.yml"),
+        ("alertmanager", "otel/alertmanager/start.sh"),
     ):
         assert file in native[name]
         assert f"./{file}:" in mounted
     assert (tmp_path / "prometheus" / "prometheus.yml").read_bytes() == (
         OTEL / "prometheus" / "prometheus.yml"
     ).read_bytes()
+
+
+def test_the_tour_has_providers_and_callers_in_both(tmp_path: Path) -> None:
+    """Without a configuration of one's own, stand-ins answer and teams call; with one, nobody calls who was not asked."""
+    native = {part.name: " ".join(part.arguments) for part in parts(tmp_path, Ports(), ("start",), {}, tour=True)}
+    for name, module in (("providers", "gateway.stand_in"), ("callers", "gateway.traffic --mix tour")):
+        assert module in native[name]
+        assert SERVICES[name]["environment"] == {"OWN": "${GATEWAY_CONFIG_FILE:+yes}"}
+        assert SERVICES[name]["command"][0].startswith(f'test -n "$$OWN" || exec python -m {module}')
+    assert {part.name for part in parts(tmp_path, Ports(), ("start",), {})} == set(native) - {"providers", "callers"}
 
 
 def test_the_collector_refuses_before_it_works() -> None:

@@ -1,6 +1,7 @@
 """Real servers of the stack for tests: on free ports, with the shipped configuration, sped up so that tests stay quick."""
 
 import asyncio
+import os
 import re
 import socket
 import subprocess
@@ -10,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import yaml
 
 from otel.stack import Ports, prometheus_folder
 from tests.servers import require
 
+ALERTMANAGER = Path(__file__).parents[2] / "otel" / "alertmanager"
 SCRAPE_S = 0.25
 RATE_INTERVAL = "5s"
 _WAIT_S = 30.0
@@ -82,29 +83,37 @@ async def running_prometheus(
 
 @asynccontextmanager
 async def running_alertmanager(folder: Path, webhook: str) -> AsyncIterator[Server]:
-    """Alertmanager with the shipped routing; every receiver posts to `webhook`/NAME, without waiting for company."""
+    """Alertmanager as the stack starts it, whose receivers post to `webhook`/NAME, without waiting for company."""
     program = require("alertmanager")
-    shipped = Path(__file__).parents[2] / "otel" / "alertmanager" / "alertmanager.yml"
-    config = yaml.safe_load(re.sub(r"(group_wait|group_interval): \S+", r"\1: 200ms", shipped.read_text("utf-8")))
-    for receiver in config["receivers"]:
-        receiver["webhook_configs"] = [{"url": f"{webhook}/{receiver['name']}", "send_resolved": True}]
-    path = folder / "alertmanager.yml"
-    path.write_text(yaml.safe_dump(config))
+    config = folder / "shipped-alertmanager.yml"
+    shipped = (ALERTMANAGER / "alertmanager.yml").read_text("utf-8")
+    config.write_text(re.sub(r"(group_wait|group_interval): \S+", r"\1: 200ms", shipped))
+    secret = folder / "teams-webhook"
+    secret.write_text(f"{webhook}/teams\n")
+    environment = {
+        "ON_CALL_WEBHOOK_URL": f"{webhook}/on-call",
+        "WORKING_HOURS_WEBHOOK_URL": f"{webhook}/working-hours",
+        "TEAMS_WEBHOOK_URL_FILE": str(secret),
+        "RENDERED_FOLDER": str(folder),
+    }
     port = free_port()
     arguments = [
-        f"--config.file={path}",
         f"--storage.path={folder / 'alertmanager-data'}",
         f"--web.listen-address=127.0.0.1:{port}",
         "--cluster.listen-address=",
         "--log.level=warn",
     ]
-    async with _running([program, *arguments], folder / "alertmanager.log", f"http://127.0.0.1:{port}") as server:
+    command = ["sh", str(ALERTMANAGER / "start.sh"), str(config), program, *arguments]
+    url = f"http://127.0.0.1:{port}"
+    async with _running(command, folder / "alertmanager.log", url, {**os.environ, **environment}) as server:
         yield server
 
 
 @asynccontextmanager
-async def _running(command: list[str], log: Path, url: str) -> AsyncIterator[Server]:
-    process = await asyncio.to_thread(_start, command, log)
+async def _running(
+    command: list[str], log: Path, url: str, environment: dict[str, str] | None = None
+) -> AsyncIterator[Server]:
+    process = await asyncio.to_thread(_start, command, log, environment)
     try:
         async with httpx.AsyncClient(trust_env=False, timeout=_WAIT_S) as client:
             await _ready(process, client, f"{url}/-/ready", log)
@@ -114,9 +123,9 @@ async def _running(command: list[str], log: Path, url: str) -> AsyncIterator[Ser
         await asyncio.to_thread(process.wait)
 
 
-def _start(command: list[str], log: Path) -> "subprocess.Popen[bytes]":
+def _start(command: list[str], log: Path, environment: dict[str, str] | None) -> "subprocess.Popen[bytes]":
     with log.open("wb") as output:
-        return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
 
 
 async def _ready(process: "subprocess.Popen[bytes]", client: httpx.AsyncClient, url: str, log: Path) -> None:

@@ -108,7 +108,7 @@ async def test_a_crossed_budget_reaches_the_team_that_pays(tmp_path: Path) -> No
         async with running_stack(tmp_path, config) as (gateway, _, webhook):
             for _ in range(5):
                 assert await _ask(gateway) == 200
-            notice = await webhook.until("team-search", "firing", alertname="GaugewayBudgetNotice", budget="teams")
+            notice = await webhook.until("teams", "firing", alertname="GaugewayBudgetNotice", budget="teams")
             assert (notice["labels"]["team"], notice["labels"]["scope"]) == ("search", "team=search")
             assert "$0.80 of $1.00" in notice["annotations"]["description"]
             assert notice["annotations"]["runbook_url"].endswith("GaugewayBudgetNotice.md")
