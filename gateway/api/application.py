@@ -17,10 +17,11 @@ from litestar.plugins.core import MsgspecDIPlugin
 from litestar.types import Receive, Scope, Send
 
 from gateway.api import native
+from gateway.api.endpoints import ENDPOINTS
 from gateway.api.invoke import Invoker
 from gateway.api.listing import listing_handlers
 from gateway.api.models import model_handlers
-from gateway.api.openai import AZURE_CALLS, ENDPOINTS, V1_SURFACES
+from gateway.api.openai import AZURE_CALLS, V1_SURFACES
 from gateway.api.ops import ops_handlers
 from gateway.api.original import ORIGINAL
 from gateway.api.surface import Surface

@@ -38,8 +38,9 @@ class AsgiDelivery:
         self.begun = False
 
     def routed(self, route: BoundRoute) -> None:
-        """The route whose shape replies take."""
+        """The route whose shape replies and errors take."""
         self._route = route
+        self._surface = self._surface.of(route)
 
     # --- gateway.serve.delivery.Delivery
 

@@ -73,6 +73,9 @@ _OPENAI_TYPE_OVERRIDES = {
 def status_of(error: GatewayError) -> int:
     """The status of an error: what the upstream answered where it answered, else by the table."""
     if isinstance(error, UpstreamError) and error.status is not None and 400 <= error.status < 600:
+        if error.status >= 500 and error.error_type is ErrorType.PROVIDER_INVALID_REQUEST:
+            # A provider that calls the caller's mistake its own failure; 5xx would be sent again.
+            return _STATUSES[error.error_type]
         # 529 is Anthropic's own; clients know 503.
         return 503 if error.status == 529 else error.status
     return _STATUSES[error.error_type]
@@ -83,6 +86,8 @@ def mlflow_status_of(error: GatewayError) -> int:
     if error.error_type in (ErrorType.INVALID_JSON, ErrorType.INVALID_REQUEST):
         return 422
     status = status_of(error)
+    if isinstance(error, UpstreamError) and status == 400 and error.status is not None and error.status >= 500:
+        return 422
     # A server's error page (HTML, mostly) was 502. A refusal (4xx) and a "later" (503, 504) keep their status, since
     # MLflow's clients would send a 502 again.
     if status >= 500 and status not in (503, 504) and _is_unsupported(error):
@@ -156,7 +161,9 @@ def mlflow_detail(error: GatewayError) -> Any:
         shown = msgspec.json.decode(answer.body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return error.message
-    return shown if isinstance(shown, dict) and "error" not in shown else error.message
+    # Some vendors wrap the object into a list.
+    first = shown[0] if isinstance(shown, list) and shown else shown
+    return error.message if isinstance(first, dict) and "error" in first else shown
 
 
 _MAX_SHOWN_BYTES = 64 * 1024

@@ -83,7 +83,7 @@ class Invoker:
         route = routes[name] if parameter is not None else _find(surface, routes, name, observation, delivery)
         may_use(key, name)
         request = msgspec.structs.replace(
-            surface.read(fields, route),
+            surface.of(route).read(fields, route),
             created=observation.clock.now_ns() // 1_000_000_000,
             request_id=observation.request_id,
             headers=_forwarded(surface, scope),

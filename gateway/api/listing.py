@@ -136,7 +136,7 @@ def _limits_handlers(path: str, body: type[msgspec.Struct], when: str) -> list[H
             msgspec.json.decode(sent, type=body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             # Litestar's exceptions have texts; FastAPI's list is an answer of its own.
-            return Response({"detail": SchemaError(error, sent).detail}, status_code=422)
+            return Response({"detail": SchemaError(error, sent, body).detail}, status_code=422)
         raise HTTPException(status_code=501, detail=f"The set_limits API is not available {when}.")
 
     return [get_limits, set_limits]

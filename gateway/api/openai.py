@@ -1,15 +1,12 @@
-"""The OpenAI-like surfaces: `/v1/...`, and `/endpoints/{name}/invocations` in MLflow's wording of errors."""
+"""OpenAI's own surface, `/v1/...`: requests go on as they came, `model` being the route's name."""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta, Struct
 
 from gateway.api import errors
 from gateway.api.fields import require_list, string_field, wants_stream, wants_usage
-from gateway.api.schema_error import SchemaError
 from gateway.api.surface import Fields, Surface
 from gateway.serve.routing import BoundRoute
 from gateway.types.errors import ErrorType, GatewayError, RequestError
@@ -18,14 +15,6 @@ from gateway.types.route import CANONICAL_OPERATION, Operation, RouteType
 
 _REQUIRED = {RouteType.CHAT: "messages", RouteType.COMPLETIONS: "prompt", RouteType.EMBEDDINGS: "input"}
 _KINDS = {RouteType.CHAT: "chat", RouteType.COMPLETIONS: "completions", RouteType.EMBEDDINGS: "embeddings"}
-
-Temperature = Annotated[float, Meta(ge=0, le=2)]
-AtLeastOne = Annotated[int, Meta(ge=1)]
-Stop = str | Annotated[list[str], Meta(min_length=1)]
-
-MODEL_NOT_PERMITTED = (
-    "The parameter 'model' is not permitted to be passed. The route being queried already defines a model instance."
-)
 
 
 def canonical_request(fields: Fields, route: BoundRoute) -> ModelRequest:
@@ -43,52 +32,6 @@ def canonical_request(fields: Fields, route: BoundRoute) -> ModelRequest:
         stream=stream,
         include_usage=stream and wants_usage(fields),
     )
-
-
-class _MessageView(Struct):
-    role: str
-
-
-class _ChatView(Struct):
-    messages: Annotated[list[_MessageView], Meta(min_length=1)]
-    temperature: Temperature | None = None
-    n: AtLeastOne | None = None
-    max_tokens: AtLeastOne | None = None
-    stop: Stop | None = None
-    stream: bool | None = None
-
-
-class _CompletionsView(Struct):
-    prompt: str
-    temperature: Temperature | None = None
-    n: AtLeastOne | None = None
-    max_tokens: AtLeastOne | None = None
-    stop: Stop | None = None
-    stream: bool | None = None
-
-
-class _EmbeddingsView(Struct):
-    input: str | list[str | int | list[int]]
-
-
-_VIEWS: dict[RouteType, msgspec.json.Decoder[Any]] = {
-    RouteType.CHAT: msgspec.json.Decoder(_ChatView),
-    RouteType.COMPLETIONS: msgspec.json.Decoder(_CompletionsView),
-    RouteType.EMBEDDINGS: msgspec.json.Decoder(_EmbeddingsView),
-}
-
-
-def endpoint_request(fields: Fields, route: BoundRoute) -> ModelRequest:
-    """A canonical request that is checked as MLflow 2.9 and later checked it; raises SchemaError.
-
-    One difference: `stop` may be a string, as in OpenAI's own API.
-    """
-    body = msgspec.json.encode(fields)
-    try:
-        _VIEWS[route.route.route_type].decode(body)
-    except msgspec.ValidationError as error:
-        raise SchemaError(error, body) from None
-    return canonical_request(fields, route)
 
 
 def canonical_body(reply: ModelReply, route: BoundRoute) -> bytes:
@@ -152,27 +95,4 @@ V1_SURFACES = (
     v1("/v1/chat/completions", Operation.CHAT),
     v1("/v1/completions", Operation.COMPLETIONS),
     v1("/v1/embeddings", Operation.EMBEDDINGS),
-)
-
-
-def route_from_path(parameter: str | None, fields: Fields) -> str:
-    """The route that the path names; its body may not name another."""
-    if "model" in fields:
-        raise RequestError(ErrorType.INVALID_REQUEST, MODEL_NOT_PERMITTED, param="model")
-    return parameter or ""
-
-
-def not_found(name: str) -> GatewayError:
-    """What the MLflow gateway said of a path without a route."""
-    return RequestError(ErrorType.UNKNOWN_ROUTE, "Not Found")
-
-
-ENDPOINTS = Surface(
-    path="/endpoints/{name}/invocations",
-    route_name=route_from_path,
-    read=endpoint_request,
-    whole=canonical_body,
-    error_body=errors.mlflow_body,
-    status=errors.endpoints_status_of,
-    unknown_route=not_found,
 )

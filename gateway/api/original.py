@@ -10,8 +10,8 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from gateway.api import errors
+from gateway.api.endpoints import ON_GATEWAY, not_found, route_from_path
 from gateway.api.fields import wants_stream
-from gateway.api.openai import canonical_body, endpoint_request, not_found, route_from_path
 from gateway.api.schema_error import SchemaError
 from gateway.api.surface import Fields, Surface
 from gateway.serve.routing import BoundRoute
@@ -34,24 +34,23 @@ class OriginalMessage(Struct):
     content: str
 
 
-class OriginalChat(Struct):
+class _Common(Struct, kw_only=True):
+    temperature: Temperature = 0.0
+    candidate_count: CandidateCount = 1
+    stop: Stop | None = None
+    max_tokens: MaxTokens | None = None
+
+
+class OriginalChat(_Common, kw_only=True):
     """The body of a chat request."""
 
     messages: Annotated[list[OriginalMessage], Meta(min_length=1)]
-    temperature: Temperature = 0.0
-    candidate_count: CandidateCount = 1
-    stop: Stop | None = None
-    max_tokens: MaxTokens | None = None
 
 
-class OriginalCompletions(Struct):
+class OriginalCompletions(_Common, kw_only=True):
     """The body of a completions request."""
 
     prompt: str
-    temperature: Temperature = 0.0
-    candidate_count: CandidateCount = 1
-    stop: Stop | None = None
-    max_tokens: MaxTokens | None = None
 
 
 class OriginalEmbeddings(Struct):
@@ -71,18 +70,17 @@ _DECODERS = {route_type: msgspec.json.Decoder(body, strict=False) for route_type
 
 def read_original(fields: Fields, route: BoundRoute) -> ModelRequest:
     """The canonical request of an original body; raises SchemaError and RequestError."""
-    if not route.route.original_shape:
-        return endpoint_request(fields, route)
     route_type = route.route.route_type
     raw = msgspec.json.encode(fields)
     try:
         body = _DECODERS[route_type].decode(raw)
     except msgspec.ValidationError as error:
-        raise SchemaError(error, raw) from None
-    if wants_stream(fields):
+        raise SchemaError(error, raw, REQUEST_TYPES[route_type]) from None
+    if fields.get("stream") == _TRUE_TEXT or wants_stream(fields):
         raise RequestError(
             ErrorType.INVALID_REQUEST,
-            'Streaming is not part of this API. Use /endpoints/{name}/invocations or /v1 with "stream": true.',
+            "Setting the 'stream' parameter to 'true' is not supported on this path. "
+            'Use /endpoints/{name}/invocations or /v1 with "stream": true.',
             param="stream",
         )
     canonical = {name: value for name, value in fields.items() if name not in ("stream", "stream_options")}
@@ -108,6 +106,7 @@ def read_original(fields: Fields, route: BoundRoute) -> ModelRequest:
 
 
 _NULL = Raw(b"null")
+_TRUE_TEXT = Raw(b'"true"')
 
 
 # --- replies ----------------------------------------------------------------------------------------------------
@@ -147,8 +146,6 @@ _EMBEDDINGS = msgspec.json.Decoder(_Embeddings)
 
 def original_body(reply: ModelReply, route: BoundRoute) -> bytes:
     """A canonical reply in the original shape: `candidates` (or `embeddings`) and `metadata`."""
-    if not route.route.original_shape:
-        return canonical_body(reply, route)
     route_type = route.route.route_type
     try:
         if route_type is RouteType.EMBEDDINGS:
@@ -200,4 +197,5 @@ ORIGINAL = Surface(
     error_body=errors.mlflow_body,
     status=errors.mlflow_status_of,
     unknown_route=not_found,
+    endpoint_shape=ON_GATEWAY,
 )

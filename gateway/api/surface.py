@@ -31,6 +31,7 @@ class Surface(Struct, frozen=True, kw_only=True):
         stream_error: makes a complete event of an error's body, for streams that have begun.
         stream_end: what ends a stream, after its last event.
         stream_comments: whether the clients of this surface read a stream's comments as the standard says: not at all.
+        endpoint_shape: the surface that stands in for this one where a route was configured under `endpoints:`.
     """
 
     path: str
@@ -44,3 +45,8 @@ class Surface(Struct, frozen=True, kw_only=True):
     stream_error: Callable[[bytes], bytes] = event_of_data
     stream_end: bytes = b"data: [DONE]\n\n"
     stream_comments: bool = True
+    endpoint_shape: "Surface | None" = None
+
+    def of(self, route: BoundRoute) -> "Surface":
+        """The surface in the shape that the route's callers expect."""
+        return self if self.endpoint_shape is None or route.route.original_shape else self.endpoint_shape

@@ -91,4 +91,6 @@ def _check(config: AI21LabsConfig, model: str, route_type: RouteType) -> None:
         )
 
 
-AI21LABS = Provider(name="ai21labs", gen_ai_name="ai21labs", config=AI21LabsConfig, connect=_connect, check=_check)
+AI21LABS = Provider(
+    name="ai21labs", title="AI21Labs", gen_ai_name="ai21labs", config=AI21LabsConfig, connect=_connect, check=_check
+)

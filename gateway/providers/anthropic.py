@@ -123,4 +123,6 @@ def _check(config: AnthropicConfig, model: str, route_type: RouteType) -> None:
         raise ValueError("model.name is required for this provider")
 
 
-ANTHROPIC = Provider(name="anthropic", gen_ai_name="anthropic", config=AnthropicConfig, connect=_connect, check=_check)
+ANTHROPIC = Provider(
+    name="anthropic", title="Anthropic", gen_ai_name="anthropic", config=AnthropicConfig, connect=_connect, check=_check
+)

@@ -24,7 +24,6 @@ from gateway.providers.canonical_request import (
     present,
     read_chat,
     read_completion,
-    refuse_native,
     schema_of,
     stop_list,
     text_of,
@@ -37,9 +36,6 @@ from gateway.types.model_io import ModelRequest, WireRequest
 Send = Callable[[dict[str, Any], ModelRequest, Endpoint], WireRequest]
 """Addresses a Messages body: where the model, the version and the stream's switch go differs between hosts of Claude."""
 
-_CHAT_NAMES = {"stop": "stop_sequences"}
-_COMPLETION_NAMES = {"max_tokens": "max_tokens_to_sample", "stop": "stop_sequences"}
-"""Our name, and Anthropic's."""
 _DEFAULT_MAX_TOKENS = 8192
 _ORIGINAL_MAX_TOKENS = 200_000
 _MAXIMUM_MAX_TOKENS = 1_000_000
@@ -54,7 +50,6 @@ _NO_PARAMETERS = Raw(b'{"type":"object","properties":{}}')
 
 def messages_body(request: ModelRequest, model: str) -> dict[str, Any]:
     """A chat request as a Messages body, without the member `model`; RequestError for what Claude cannot do."""
-    refuse_native(request.fields, _CHAT_NAMES)
     view, extras = read_chat(request)
     _refuse_choices(request, view.n)
     if view.temperature is not None and view.top_p is not None:
@@ -328,7 +323,6 @@ def _closes(schema: Any) -> bool:
 
 def completion_to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest:
     """A completion request for `/complete`; RequestError for what that API cannot do."""
-    refuse_native(request.fields, _COMPLETION_NAMES, original_shape=request.original_shape)
     view, extras = read_completion(request)
     if view.top_p is not None:
         raise RequestError(
@@ -349,8 +343,10 @@ def completion_to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest
         **extras,
         "model": endpoint.model,
         "prompt": _dialogue(view.prompt),
-        "max_tokens_to_sample": _max_tokens(view.max_tokens, default),
     }
+    # A caller may use Anthropic's own names, which MLflow forwarded too.
+    if view.max_tokens is not None or "max_tokens_to_sample" not in body:
+        body["max_tokens_to_sample"] = _max_tokens(view.max_tokens, default)
     if view.temperature is not None:
         body["temperature"] = view.temperature * _TEMPERATURE_SCALE
     if (stop := stop_list(view.stop)) is not None:

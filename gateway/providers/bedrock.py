@@ -147,6 +147,7 @@ def _check(config: BedrockConfig, model: str, route_type: RouteType) -> None:
 
 BEDROCK = Provider(
     name="bedrock",
+    title="Amazon Bedrock",
     gen_ai_name="aws.bedrock",
     config=BedrockConfig,
     connect=_connect,

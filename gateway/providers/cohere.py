@@ -49,4 +49,6 @@ def _check(config: CohereConfig, model: str, route_type: RouteType) -> None:
         raise ValueError("model.name is required for this provider")
 
 
-COHERE = Provider(name="cohere", gen_ai_name="cohere", config=CohereConfig, connect=_connect, check=_check)
+COHERE = Provider(
+    name="cohere", title="Cohere", gen_ai_name="cohere", config=CohereConfig, connect=_connect, check=_check
+)

@@ -243,4 +243,6 @@ def _check(config: GeminiConfig, model: str, route_type: RouteType) -> None:
         raise ValueError("model.name is required for this provider")
 
 
-GEMINI = Provider(name="gemini", gen_ai_name="gcp.gemini", config=GeminiConfig, connect=_connect, check=_check)
+GEMINI = Provider(
+    name="gemini", title="Gemini", gen_ai_name="gcp.gemini", config=GeminiConfig, connect=_connect, check=_check
+)

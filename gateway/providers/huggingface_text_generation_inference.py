@@ -153,4 +153,10 @@ def _connect(config: HuggingFaceConfig, model: str) -> Endpoint:
     )
 
 
-HUGGINGFACE = Provider(name=_NAME, gen_ai_name=_NAME, config=HuggingFaceConfig, connect=_connect)
+HUGGINGFACE = Provider(
+    name=_NAME,
+    title="Hugging Face Text Generation Inference",
+    gen_ai_name=_NAME,
+    config=HuggingFaceConfig,
+    connect=_connect,
+)

@@ -156,6 +156,7 @@ def _connect(config: MlflowModelServingConfig, model: str) -> Endpoint:
 
 MLFLOW_MODEL_SERVING = Provider(
     name="mlflow-model-serving",
+    title="MLflow Model Serving",
     gen_ai_name="mlflow-model-serving",
     config=MlflowModelServingConfig,
     connect=_connect,

@@ -174,4 +174,6 @@ def _check(config: MosaicMLConfig, model: str, route_type: RouteType) -> None:
         raise ValueError("model.name is required for this provider")
 
 
-MOSAICML = Provider(name="mosaicml", gen_ai_name="mosaicml", config=MosaicMLConfig, connect=_connect, check=_check)
+MOSAICML = Provider(
+    name="mosaicml", title="MosaicML", gen_ai_name="mosaicml", config=MosaicMLConfig, connect=_connect, check=_check
+)

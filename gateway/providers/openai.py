@@ -16,7 +16,7 @@ from gateway.providers.hints import is_neutral
 from gateway.providers.openai_messages import suited
 from gateway.providers.openai_responses import RESPONSES
 from gateway.providers.spec import Codec, Dialect, Endpoint, Quirks
-from gateway.types.errors import ErrorType, RequestError, UpstreamError
+from gateway.types.errors import ErrorType, UpstreamError
 from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent, StreamSummary, WireRequest
 from gateway.types.route import Operation
 from gateway.types.usage import Usage
@@ -36,7 +36,7 @@ def to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest:
     """Patch the model (and a stream's usage switch) into the caller's own members, and apply the provider's quirks."""
     quirks = endpoint.quirks
     fields: Mapping[str, Raw] = request.fields
-    if quirks.drop or quirks.rename or quirks.require or quirks.refuses_defaults or quirks.temperature_scale != 1.0:
+    if quirks.drop or quirks.rename or quirks.refuses_defaults or quirks.temperature_scale != 1.0:
         fields = _apply_quirks(fields, quirks)
     if not quirks.developer_role or quirks.message_members:
         fields = suited(fields, quirks)
@@ -68,11 +68,6 @@ def _with_usage(stream_options: Raw | None) -> Raw:
 
 
 def _apply_quirks(fields: Mapping[str, Raw], quirks: Quirks) -> dict[str, Raw]:
-    for name in quirks.require:
-        if name not in fields:
-            raise RequestError(
-                ErrorType.INVALID_REQUEST, f"'{name}' is required by this route's provider. Please set it.", param=name
-            )
     renamed = dict(quirks.rename)
     result = {
         renamed.get(name, name): value

@@ -89,10 +89,11 @@ def _azure_endpoint(
 def _connect_openai(config: OpenAIConfig, model: str) -> Endpoint:
     kind = config.openai_api_type.lower()
     if kind == "openai":
+        base = (config.openai_api_base or "https://api.openai.com/v1").rstrip("/")
         return Endpoint(
             provider="openai",
             dialect=DIALECT,
-            base_url=(config.openai_api_base or "https://api.openai.com/v1").rstrip("/"),
+            base_url=f"{base}?api-version={config.openai_api_version}" if config.openai_api_version else base,
             model=model,
             auth=bearer(config.openai_api_key),
             headers=(("openai-organization", config.openai_organization),) if config.openai_organization else (),

@@ -36,7 +36,10 @@ def _to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest:
     if isinstance(endpoint.options, ResponsesAddress):
         base, model = endpoint.options.base_url, endpoint.options.model
     body = request.fields | {"model": Raw(msgspec.json.encode(model))}
-    return WireRequest(url=f"{base}/responses{request.path_suffix}", body=msgspec.json.encode(body))
+    # An API version stands in the base's query.
+    base, mark, query = base.partition("?")
+    url = f"{base}/responses{request.path_suffix}{mark}{query}"
+    return WireRequest(url=url, body=msgspec.json.encode(body))
 
 
 # --- shapes -----------------------------------------------------------------------------------------------------

@@ -157,4 +157,4 @@ def _check(config: PaLMConfig, model: str, route_type: RouteType) -> None:
         raise ValueError("model.name is required for this provider")
 
 
-PALM = Provider(name="palm", gen_ai_name="palm", config=PaLMConfig, connect=_connect, check=_check)
+PALM = Provider(name="palm", title="PaLM", gen_ai_name="palm", config=PaLMConfig, connect=_connect, check=_check)

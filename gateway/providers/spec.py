@@ -58,8 +58,6 @@ class Quirks(Struct, frozen=True, kw_only=True):
     """Factor from the canonical range 0 to 2 to the provider's."""
     original_temperature_scale: float | None = None
     """The factor for requests in the original shape, where that release's differs; None: `temperature_scale`."""
-    require: tuple[str, ...] = ()
-    """Top-level request fields without which the provider fails."""
     refuses_defaults: bool = False
     """The provider refuses some members by name, even with the value that changes nothing: those are left out."""
     developer_role: bool = True
@@ -191,6 +189,7 @@ class Provider(Struct, frozen=True, kw_only=True):
     Args:
         name: as written in the configuration: lower case, underscores or hyphens as its vendor has them.
         gen_ai_name: the value of `gen_ai.provider.name` (the conventions' list, else our name).
+        title: the vendor's name in texts for callers, as MLflow wrote it; empty: `name`.
         config: the Struct that `model.config` is decoded into, unknown fields refused.
         connect: (config, model) to an `Endpoint`; it picks the dialect, which for some vendors depends on the model.
         config_required: False where a config without any key is usable.
@@ -205,6 +204,7 @@ class Provider(Struct, frozen=True, kw_only=True):
     gen_ai_name: str
     config: type[Struct]
     connect: Callable[[Any, str], Endpoint]
+    title: str = ""
     config_required: bool = True
     aliases: tuple[str, ...] = ()
     original_completions: Codec | None = None

@@ -10,18 +10,24 @@ from gateway.providers.spec import Codec, Endpoint, Quirks
 from gateway.types.errors import ErrorType, RequestError
 from gateway.types.model_io import ModelRequest, WireRequest
 
-_QUIRKS = Quirks(require=("max_tokens",), rename=(("top_logprobs", "logprobs"),))
-_INTEGER = msgspec.json.Decoder(int | None)
+_QUIRKS = Quirks(rename=(("top_logprobs", "logprobs"),))
+_INTEGER = msgspec.json.Decoder(int | bool | None)
 
 
 def _to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest:
+    if "max_tokens" not in request.fields:
+        raise RequestError(
+            ErrorType.INVALID_REQUEST,
+            "max_tokens is not present in payload.It is a required parameter for TogetherAI completions.",
+            param="max_tokens",
+        )
     for name in ("logprobs", "top_logprobs"):
         if name in request.fields:
             try:
                 _INTEGER.decode(request.fields[name])
             except msgspec.ValidationError:
                 raise RequestError(
-                    ErrorType.INVALID_REQUEST, f"'{name}' must be an integer for Together AI.", param=name
+                    ErrorType.INVALID_REQUEST, f"Wrong type for {name}. It should be an 32bit integer.", param=name
                 ) from None
     return openai.to_wire(request, msgspec.structs.replace(endpoint, quirks=_QUIRKS))
 

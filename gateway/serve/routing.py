@@ -16,6 +16,7 @@ class BoundTarget(Struct, frozen=True, kw_only=True):
     target: Target
     endpoint: Endpoint
     gen_ai_provider: str
+    provider_title: str
     server_address: str
     server_port: int
 
@@ -56,6 +57,7 @@ def _bind(target: Target, provider: Provider, *, original_shape: bool) -> BoundT
         target=target,
         endpoint=endpoint,
         gen_ai_provider=provider.gen_ai_name,
+        provider_title=provider.title or provider.name,
         server_address=address.hostname or "",
         server_port=address.port or (80 if address.scheme == "http" else 443),
     )

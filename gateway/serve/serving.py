@@ -61,9 +61,10 @@ class Serving:
     ) -> ModelReply | None:
         targets = tuple(bound for bound in plan(route, self._rng) if request.operation in bound.endpoint.dialect.codecs)
         if not targets:
+            state = "available" if request.original_shape else "implemented"
             raise RequestError(
                 ErrorType.UNSUPPORTED_OPERATION,
-                f"The {request.operation} route is not available for {route.route.provider} models.",
+                f"The {request.operation} route is not {state} for {route.targets[0].provider_title} models.",
             )
         if request.stream:
             targets = tuple(
@@ -72,7 +73,7 @@ class Serving:
             if not targets:
                 raise RequestError(
                     ErrorType.INVALID_REQUEST,
-                    f"Streaming is not available for {route.route.provider} models. Ask without 'stream'.",
+                    f"Streaming is not available for {route.targets[0].provider_title} models. Ask without 'stream'.",
                     param="stream",
                 )
         budget = self._retry_budgets.setdefault(route.route.name, RetryBudget())

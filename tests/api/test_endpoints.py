@@ -7,6 +7,7 @@ import pytest
 
 from tests.conftest import StartGateway
 from tests.openai_replies import openai_chat, openai_completion, openai_embeddings, openai_stream, openai_usage
+from tests.replies import json_reply
 from tests.running_gateway import routes_yaml
 from tests.upstream import ScriptedUpstream
 
@@ -94,9 +95,18 @@ async def test_completions_of_the_original_form_stream_as_text(
         ("chat", {"messages": USER, "n": 0}, "greater_than_equal", ["n"]),
         ("chat", {"messages": USER, "max_tokens": 0}, "greater_than_equal", ["max_tokens"]),
         ("chat", {"messages": USER, "stop": []}, "too_short", ["stop"]),
-        ("chat", {"messages": USER, "stream": "yes"}, "bool_type", ["stream"]),
+        ("chat", {"messages": USER, "stream": "perhaps"}, "bool_parsing", ["stream"]),
+        ("chat", {"messages": USER, "n": None}, "int_type", ["n"]),
+        ("chat", {"messages": USER, "top_p": 3}, "less_than_equal", ["top_p"]),
+        ("chat", {"messages": USER, "presence_penalty": -5}, "greater_than_equal", ["presence_penalty"]),
+        ("chat", {"messages": USER, "max_tokens": 5.5}, "int_from_float", ["max_tokens"]),
+        ("chat", {"messages": USER, "temperature": "hot"}, "float_parsing", ["temperature"]),
+        ("chat", {"messages": USER, "tools": "x"}, "list_type", ["tools"]),
+        ("chat", {"messages": USER, "response_format": {"type": "xml"}}, "literal_error", ["response_format", "type"]),
+        ("chat", None, "missing", []),
         ("completions", {"prompt": 1}, "string_type", ["prompt"]),
-        ("embeddings", {"input": {}}, "string_type", ["input"]),
+        ("embeddings", {"input": {}}, "string_type", ["input", "str"]),
+        ("embeddings", {"input": ["a", 1]}, "string_type", ["input", "str"]),
         ("embeddings", {}, "missing", ["input"]),
     ],
 )
@@ -114,6 +124,91 @@ async def test_refused_bodies(
     assert reply.status_code == 422
     assert (reply.json()["detail"][0]["type"], reply.json()["detail"][0]["loc"]) == (kind, ["body", *location])
     assert upstream.hits == 0
+
+
+async def test_every_wrong_field_is_told(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
+    """The list has an item for each wrong field, and for each alternative of one, at pydantic's locations."""
+    gateway = await start_gateway(routes_yaml(upstream.url, "endpoints"))
+    body = {"messages": [{}, 5], "temperature": "hot", "n": 0}
+    detail = (await gateway.client.post("/endpoints/chat/invocations", json=body)).json()["detail"]
+    assert [(item["type"], item["loc"]) for item in detail] == [
+        ("greater_than_equal", ["body", "n"]),
+        ("float_parsing", ["body", "temperature"]),
+        ("missing", ["body", "messages", 0, "role"]),
+        ("model_attributes_type", ["body", "messages", 1]),
+    ]
+    detail = (await gateway.client.post("/endpoints/embeddings/invocations", json={"input": ["a", 1]})).json()["detail"]
+    assert [(item["type"], item["loc"]) for item in detail] == [
+        ("string_type", ["body", "input", "str"]),
+        ("string_type", ["body", "input", "list[str]", 1]),
+        ("int_parsing", ["body", "input", "list[int]", 0]),
+        ("list_type", ["body", "input", "list[list[int]]", 0]),
+        ("list_type", ["body", "input", "list[list[int]]", 1]),
+    ]
+
+
+async def test_a_flood_of_faults_is_cut(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
+    """A body with very many faults is answered with the first hundred."""
+    gateway = await start_gateway(routes_yaml(upstream.url, "endpoints"))
+    reply = await gateway.client.post("/endpoints/chat/invocations", json={"messages": [{}] * 5000})
+    assert (reply.status_code, len(reply.json()["detail"])) == (422, 100)
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ({}, {"n": 1}),
+        ({"n": 2}, {"n": 2}),
+        ({"temperature": "0.5", "n": "2", "max_tokens": 5.0}, {"temperature": 0.5, "n": 2, "max_tokens": 5}),
+        ({"temperature": None, "stop": None, "user": None}, {"n": 1}),
+        ({"stop": "x"}, {"n": 1, "stop": "x"}),
+    ],
+)
+async def test_defaults_and_spellings(
+    upstream: ScriptedUpstream, start_gateway: StartGateway, given: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    """As pydantic did: `n` is always sent, nulls never, and numbers in texts as numbers."""
+    gateway = await start_gateway(routes_yaml(upstream.url, "endpoints"))
+    upstream.script(openai_chat())
+    reply = await gateway.client.post("/endpoints/chat/invocations", json={"messages": USER} | given)
+    assert reply.status_code == 200, reply.text
+    assert upstream.requests[0].json() == {"messages": USER, "model": "gpt-4o-mini"} | sent
+
+
+async def test_replies_have_every_member(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
+    """What a provider leaves out is null, never missing; what else it says stays."""
+    gateway = await start_gateway(routes_yaml(upstream.url, "endpoints"))
+    message = {"role": "assistant", "content": "hi", "reasoning_content": "hm"}
+    upstream.script(json_reply({"created": 1, "model": "m", "choices": [{"message": message}], "x": 1}))
+    reply = await gateway.client.post("/endpoints/chat/invocations", json={"messages": USER})
+    assert reply.json() == {
+        "id": None,
+        "created": 1,
+        "model": "m",
+        "choices": [
+            {
+                "index": 0,
+                "message": message | {"tool_calls": None, "refusal": None},
+                "finish_reason": None,
+            }
+        ],
+        "usage": {"prompt_tokens": None, "completion_tokens": None, "total_tokens": None},
+        "x": 1,
+    }
+    upstream.script(json_reply({"object": "list", "model": "m", "data": [], "usage": None}))
+    reply = await gateway.client.post("/endpoints/embeddings/invocations", json={"input": "a"})
+    assert reply.json()["usage"] == {"prompt_tokens": None, "total_tokens": None}
+
+
+async def test_completions_in_the_shape_of_a_chat(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
+    """A provider that answers completions with a chat's messages gives text all the same, as in MLflow."""
+    gateway = await start_gateway(routes_yaml(upstream.url, "endpoints"))
+    upstream.script(openai_chat("blue"))
+    reply = await gateway.client.post("/gateway/completions/invocations", json={"prompt": "The sky is"})
+    assert reply.json()["object"] == "text_completion"
+    choice = reply.json()["choices"][0]
+    assert (choice["text"], choice["finish_reason"]) == ("blue", "stop")
+    assert "message" not in choice
 
 
 async def test_model_is_not_permitted(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:

@@ -229,8 +229,32 @@ def item(kind: str, location: list[str | int], message: str, wrong: object, **ct
             {"prompt": ["a"]},
             [item("string_type", ["prompt"], "Input should be a valid string", ["a"])],
         ),
-        ("embeddings", {"text": 3}, [item("string_type", ["text"], "Input should be a valid string", 3)]),
-        ("embeddings", {"text": ["a", 3]}, [item("string_type", ["text", 1], "Input should be a valid string", 3)]),
+        (
+            "embeddings",
+            {"text": 3},
+            [
+                item("string_type", ["text", "str"], "Input should be a valid string", 3),
+                item("list_type", ["text", "list[str]"], "Input should be a valid list", 3),
+            ],
+        ),
+        (
+            "embeddings",
+            {"text": ["a", 3]},
+            [
+                item("string_type", ["text", "str"], "Input should be a valid string", ["a", 3]),
+                item("string_type", ["text", "list[str]", 1], "Input should be a valid string", 3),
+            ],
+        ),
+        (
+            "chat",
+            {"messages": [{"role": "user", "content": 1}, {"content": "x"}], "temperature": 5, "stop": "x"},
+            [
+                item("less_than_equal", ["temperature"], "Input should be less than or equal to 1", 5, le=1.0),
+                item("list_type", ["stop"], "Input should be a valid list", "x"),
+                item("string_type", ["messages", 0, "content"], "Input should be a valid string", 1),
+                item("missing", ["messages", 1, "role"], "Field required", {"content": "x"}),
+            ],
+        ),
         (
             "chat",
             [1],
@@ -307,8 +331,10 @@ async def test_wrong_path_or_method(
 async def test_stream_is_refused(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
     """There is no stream in this API: 422 that names the paths that have one, instead of a 502 that clients repeat."""
     gateway = await start_gateway(routes_yaml(upstream.url))
-    reply = await gateway.client.post(PATHS["chat"], json={"messages": USER, "stream": True})
-    assert reply.status_code == 422
+    for stream in (True, "true"):
+        reply = await gateway.client.post(PATHS["chat"], json={"messages": USER, "stream": stream})
+        assert reply.status_code == 422
+        assert reply.json()["detail"].startswith("Setting the 'stream' parameter to 'true' is not supported")
     assert "/v1" in reply.json()["detail"]
     assert upstream.hits == 0
 
@@ -326,28 +352,24 @@ endpoints:
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "status"),
+    ("path", "body", "status", "word"),
     [
-        ("/gateway/embed/invocations", {"text": "a"}, 404),
-        ("/endpoints/embed2/invocations", {"input": "a"}, 501),
+        ("/gateway/embed/invocations", {"text": "a"}, 404, "available"),
+        ("/gateway/embed2/invocations", {"input": "a"}, 501, "implemented"),
+        ("/endpoints/embed2/invocations", {"input": "a"}, 501, "implemented"),
     ],
 )
 async def test_operation_that_the_provider_lacks(
-    start_gateway: StartGateway, path: str, body: object, status: int
+    start_gateway: StartGateway, path: str, body: object, status: int, word: str
 ) -> None:
     """A route whose provider has no such operation says so: 404 on routes, 501 on endpoints."""
     gateway = await start_gateway(ANTHROPIC)
     reply = await gateway.client.post(path, json=body)
     assert reply.status_code == status
-    assert reply.json()["detail"] == "The embeddings route is not available for anthropic models."
+    assert reply.json()["detail"] == f"The embeddings route is not {word} for Anthropic models."
 
 
 NATIVE = {
-    "anthropic": (
-        "claude-2",
-        "{anthropic_api_key: k}",
-        {"max_tokens_to_sample": "max_tokens", "stop_sequences": "stop"},
-    ),
     "cohere": ("command", "{cohere_api_key: k}", {"stop_sequences": "stop", "num_generations": "candidate_count"}),
     "ai21labs": (
         "j2-ultra",
@@ -383,3 +405,33 @@ async def test_a_providers_own_words_are_refused(
     )
     reply = await gateway.client.post("/gateway/r/invocations", json={"prompt": "a", theirs: 1})
     assert (reply.status_code, reply.json()["detail"]) == (422, f"Invalid parameter {theirs}. Use {ours} instead.")
+
+
+async def test_anthropics_own_words_go_as_they_came(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
+    """Anthropic's names for what has one here are forwarded, as in MLflow, and are not overwritten by defaults."""
+    config = f"{{anthropic_api_key: k, anthropic_api_base: {upstream.url}/v1}}"
+    gateway = await start_gateway(
+        f"routes: [{{name: r, route_type: llm/v1/completions, "
+        f"model: {{provider: anthropic, name: claude-2, config: {config}}}}}]"
+    )
+    upstream.script(json_reply({"completion": "b", "stop_reason": "stop_sequence", "model": "claude-2"}))
+    own = {"max_tokens_to_sample": 7, "stop_sequences": ["x"]}
+    reply = await gateway.client.post("/gateway/r/invocations", json={"prompt": "a"} | own)
+    assert reply.status_code == 200, reply.text
+    assert own.items() <= upstream.requests[0].json().items()
+
+
+async def test_a_mistake_that_a_provider_calls_its_failure(
+    upstream: ScriptedUpstream, start_gateway: StartGateway
+) -> None:
+    """MosaicML answers 500 to a prompt that is too long: callers get 422, which no client sends again."""
+    config = f"{{mosaicml_api_key: k, mosaicml_api_base: {upstream.url}}}"
+    gateway = await start_gateway(
+        f"routes: [{{name: r, route_type: llm/v1/completions, "
+        f"model: {{provider: mosaicml, name: mpt-7b-instruct, config: {config}}}}}]"
+    )
+    message = "Error: prompt token count (4097) cannot exceed 4096. Please reduce the length of your prompt."
+    upstream.script(json_reply({"message": message}, status=500))
+    reply = await gateway.client.post("/gateway/r/invocations", json={"prompt": "a"})
+    assert (reply.status_code, reply.json()["error_type"]) == (422, "provider_invalid_request")
+    assert reply.json()["detail"] == {"message": message}
