@@ -187,6 +187,8 @@ class Traffic:
                 self._add(names.TOKENS, (*payer, kind, "estimated" if estimated else "provider"), count)
                 if kind in {"input", "output"}:
                     self._observe(names.TOKEN_USAGE, (*gen_ai, kind), count)
+        if target.provider == "anthropic" and outputs % 50 == 0:
+            self._add(names.UNPRICED_PARTS, (target.provider, target.model, "service_tier"), 1)
         if target.provider == "vllm":
             self._add(names.UNPRICED_TOKENS, (target.provider, target.model), inputs + outputs)
             return

@@ -47,7 +47,7 @@ class PriceFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One entry of `prices:`: what a model costs here, in USD per million tokens. An explicit 0 is a price.
 
     Parts that are left out follow their whole: cached and audio input cost as input, reasoning and audio output as
-    output.
+    output. Calls of the vendor's own tools have no whole: left out, they are counted as unpriced.
     """
 
     model: str
@@ -56,12 +56,20 @@ class PriceFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     input_usd_per_mtok: Decimal
     output_usd_per_mtok: Decimal
     cache_read_usd_per_mtok: Decimal | None = None
+    service_tier: str = ""
+    """The vendor's word for a service tier that these prices are for (`priority`, `flex`, `fast`); "" for the standard one."""
     cache_write_usd_per_mtok: Decimal | None = None
+    cache_write_1h_usd_per_mtok: Decimal | None = None
+    """What is written to live an hour; left out, it costs as other cache writes, and is counted as unpriced."""
     reasoning_usd_per_mtok: Decimal | None = None
     input_audio_usd_per_mtok: Decimal | None = None
     output_audio_usd_per_mtok: Decimal | None = None
     request_usd: Decimal = Decimal(0)
     """A fixed fee of each attempt that the provider answered."""
+    web_search_usd: Decimal | None = None
+    """A web search of the vendor's own."""
+    file_search_usd: Decimal | None = None
+    """A search in files that the vendor keeps."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:

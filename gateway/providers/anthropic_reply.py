@@ -24,7 +24,7 @@ from gateway.providers.canonical_reply import (
 from gateway.providers.spec import Endpoint
 from gateway.types.errors import ErrorType, UpstreamError
 from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent, StreamSummary
-from gateway.types.usage import Usage
+from gateway.types.usage import Usage, service_tier
 
 _FINISH_REASONS = {
     "max_tokens": "length",
@@ -60,12 +60,25 @@ class _OutputDetails(Struct):
     thinking_tokens: int | None = None
 
 
+class _CacheCreation(Struct):
+    ephemeral_1h_input_tokens: int | None = None
+
+
+class _ServerTools(Struct):
+    web_search_requests: int | None = None
+
+
 class _Usage(Struct):
     input_tokens: int | None = None
     output_tokens: int | None = None
     cache_read_input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
+    cache_creation: _CacheCreation | None = None
     output_tokens_details: _OutputDetails | None = None
+    server_tool_use: _ServerTools | None = None
+    service_tier: str | None = None
+    speed: str | None = None
+    inference_geo: str | None = None
 
 
 class _Block(Struct):
@@ -122,6 +135,8 @@ class _TokenCount(Struct):
     input_tokens: int
 
 
+_ANYWHERE = {None, "", "global", "not_available"}
+"""Where inference without a regional premium says that it took place."""
 _MESSAGE = msgspec.json.Decoder(_Message)
 _EVENT = msgspec.json.Decoder(_Event)
 _COMPLETION = msgspec.json.Decoder(_Completion)
@@ -133,14 +148,23 @@ def _usage(reported: _Usage | None) -> Usage | None:
         return None
     read, written = reported.cache_read_input_tokens, reported.cache_creation_input_tokens
     fresh = reported.input_tokens
-    details = reported.output_tokens_details
+    details, created, tools = reported.output_tokens_details, reported.cache_creation, reported.server_tool_use
     return Usage(
         input_tokens=None if fresh is None else fresh + (read or 0) + (written or 0),
         output_tokens=reported.output_tokens,
         cache_read_tokens=read,
         cache_write_tokens=written,
         reasoning_tokens=None if details is None else details.thinking_tokens,
+        cache_write_1h_tokens=None if created is None else created.ephemeral_1h_input_tokens,
+        web_searches=None if tools is None else tools.web_search_requests,
+        service_tier=_tier(reported),
     )
+
+
+def _tier(reported: _Usage) -> str:
+    """What makes a reply's price differ from the standard one, in one word: it was fast, prioritised, kept in a region."""
+    tier = service_tier(reported.speed) or service_tier(reported.service_tier)
+    return tier if tier or reported.inference_geo in _ANYWHERE else f"geo-{reported.inference_geo}"
 
 
 # --- whole replies ----------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from gateway.providers.parameters import encode
 from gateway.providers.spec import Endpoint
 from gateway.types.errors import ErrorType, RequestError, UpstreamError
 from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent, StreamSummary, WireRequest
-from gateway.types.usage import Usage
+from gateway.types.usage import Usage, service_tier
 
 _NATIVE = (
     "additionalModelRequestFields",
@@ -214,14 +214,24 @@ def _add_format(body: dict[str, Any], system: list[_Block], view: ChatView) -> N
 # --- whole replies ----------------------------------------------------------------------------------------------
 
 
+class _CacheDetail(Struct, rename="camel"):
+    ttl: str = ""
+    input_tokens: int = 0
+
+
+class _ServiceTier(Struct):
+    type: str = ""
+
+
 class _Usage(Struct, rename="camel"):
     input_tokens: int | None = None
     output_tokens: int | None = None
     cache_read_input_tokens: int | None = None
     cache_write_input_tokens: int | None = None
+    cache_details: list[_CacheDetail] | None = None
 
 
-def _usage(reported: _Usage | None) -> Usage | None:
+def _usage(reported: _Usage | None, tier: _ServiceTier | None) -> Usage | None:
     """AWS counts cached tokens beside the input; here they are a part of it."""
     if reported is None or reported.input_tokens is None:
         return None
@@ -231,6 +241,9 @@ def _usage(reported: _Usage | None) -> Usage | None:
         output_tokens=reported.output_tokens,
         cache_read_tokens=read,
         cache_write_tokens=written,
+        cache_write_1h_tokens=sum(detail.input_tokens for detail in reported.cache_details or () if detail.ttl == "1h")
+        or None,
+        service_tier="" if tier is None else service_tier(tier.type),
     )
 
 
@@ -266,6 +279,7 @@ class _Reply(Struct, rename="camel"):
     output: _Output
     stop_reason: str = "end_turn"
     usage: _Usage | None = None
+    service_tier: _ServiceTier | None = None
 
 
 _REPLY = msgspec.json.Decoder(_Reply)
@@ -295,7 +309,7 @@ def from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelRe
         tool_calls=calls or msgspec.UNSET,
     )
     choice = ChatChoice(index=0, message=message, finish_reason=_FINISH_REASONS.get(reply.stop_reason, "stop"))
-    return chat_reply(request, [choice], model=endpoint.model, usage=_usage(reply.usage))
+    return chat_reply(request, [choice], model=endpoint.model, usage=_usage(reply.usage, reply.service_tier))
 
 
 # --- streams ----------------------------------------------------------------------------------------------------
@@ -332,6 +346,7 @@ class _Event(Struct, rename="camel"):
     delta: _BlockDelta | None = None
     stop_reason: str | None = None
     usage: _Usage | None = None
+    service_tier: _ServiceTier | None = None
 
 
 class _ExceptionBody(Struct):
@@ -390,7 +405,8 @@ class ConverseStream:
                 self.summary.finished = True
                 return self._writer.delta(finish_reason=reason)
             case "metadata":
-                self.summary.usage = _usage(decode_reply(_EVENT, event.data).usage)
+                read = decode_reply(_EVENT, event.data)
+                self.summary.usage = _usage(read.usage, read.service_tier)
                 return self._writer.usage(self.summary.usage)
         if (error := stream_exception(event)) is not None:
             raise error

@@ -9,7 +9,7 @@ Source: https://ai.google.dev/api/generate-content (GenerateContentResponse, Fin
 from collections.abc import Sequence
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, field
+from msgspec import UNSET, Raw, Struct, field, structs
 
 from gateway.providers.canonical_reply import (
     ChatChoice,
@@ -25,7 +25,7 @@ from gateway.providers.canonical_reply import (
 from gateway.providers.spec import Endpoint
 from gateway.types.errors import ErrorType, UpstreamError
 from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent, StreamSummary
-from gateway.types.usage import Usage
+from gateway.types.usage import Usage, service_tier
 
 _CONTENT_FILTER = frozenset(
     {
@@ -80,10 +80,15 @@ class _Content(Struct):
     parts: list[_Part] | None = None
 
 
+class _Grounding(Struct, rename="camel"):
+    web_search_queries: list[str] | None = None
+
+
 class _Candidate(Struct, rename="camel"):
     content: _Content | None = None
     finish_reason: str | None = None
     index: int | None = None
+    grounding_metadata: _Grounding | None = None
 
 
 class _Modality(Struct, rename="camel"):
@@ -100,6 +105,8 @@ class _UsageMetadata(Struct, rename="camel"):
     total_token_count: int | None = None
     prompt_tokens_details: list[_Modality] | None = None
     candidates_tokens_details: list[_Modality] | None = None
+    service_tier: str | None = None
+    traffic_type: str | None = None
 
 
 class _PromptFeedback(Struct, rename="camel"):
@@ -146,7 +153,31 @@ def _usage(reported: _UsageMetadata | None) -> Usage | None:
         reasoning_tokens=reported.thoughts_token_count,
         input_audio_tokens=_audio(reported.prompt_tokens_details),
         output_audio_tokens=_audio(reported.candidates_tokens_details),
+        service_tier=service_tier(reported.service_tier) or service_tier(_kind_of_traffic(reported)),
     )
+
+
+def _kind_of_traffic(reported: _UsageMetadata) -> str:
+    """Vertex AI's word for a tier: ON_DEMAND_PRIORITY is Gemini's `priority`."""
+    return (reported.traffic_type or "").removeprefix("ON_DEMAND_").removeprefix("TRAFFIC_TYPE_UNSPECIFIED")
+
+
+def _queries(reply: _Reply) -> set[str]:
+    """What was searched for; empty queries are not charged (https://ai.google.dev/gemini-api/docs/google-search)."""
+    grounded = [candidate.grounding_metadata for candidate in reply.candidates or ()]
+    return {query for found in grounded if found is not None for query in found.web_search_queries or () if query}
+
+
+def _with_searches(usage: Usage | None, queries: set[str], model: str) -> Usage | None:
+    """Grounding is charged by the query; up to Gemini 2.5, by the prompt."""
+    if usage is None or not queries:
+        return usage
+    by_prompt = model.startswith(("gemini-1", "gemini-2"))
+    return structs.replace(usage, web_searches=1 if by_prompt else len(queries))
+
+
+def _reply_usage(reply: _Reply, model: str) -> Usage | None:
+    return _with_searches(_usage(reply.usage_metadata), _queries(reply), model)
 
 
 def _audio(details: Sequence[_Modality] | None) -> int | None:
@@ -226,7 +257,7 @@ def chat_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> Mo
         request,
         choices,
         model=endpoint.model,
-        usage=_usage(reply.usage_metadata),
+        usage=_reply_usage(reply, endpoint.model),
         response_id=reply.response_id,
         response_model=reply.model_version,
     )
@@ -247,7 +278,7 @@ def completion_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint)
         request,
         choices,
         model=endpoint.model,
-        usage=_usage(reply.usage_metadata),
+        usage=_reply_usage(reply, endpoint.model),
         response_id=reply.response_id,
         response_model=reply.model_version,
     )
@@ -282,6 +313,7 @@ class _Reader:
     def __init__(self, request: ModelRequest) -> None:
         self.summary = StreamSummary()
         self._request = request
+        self._queries: set[str] = set()
         self._reasons: dict[int, str] = {}
         self._calls: dict[int, int] = {}
 
@@ -297,7 +329,9 @@ class _Reader:
         summary = self.summary
         summary.response_id = summary.response_id or reply.response_id
         summary.response_model = summary.response_model or reply.model_version
-        summary.usage = _usage(reply.usage_metadata) or summary.usage
+        self._queries |= _queries(reply)
+        usage = _usage(reply.usage_metadata) or summary.usage
+        summary.usage = _with_searches(usage, self._queries, summary.response_model or "")
         if _blocked(reply):
             self._reasons[0] = "SAFETY"
             summary.finished = True

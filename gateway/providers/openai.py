@@ -19,7 +19,7 @@ from gateway.providers.spec import Codec, Dialect, Endpoint, Quirks
 from gateway.types.errors import ErrorType, UpstreamError
 from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent, StreamSummary, WireRequest
 from gateway.types.route import Operation
-from gateway.types.usage import Usage
+from gateway.types.usage import Usage, service_tier
 
 _NULL = Raw(b"null")
 _TRUE_USAGE = Raw(b'{"include_usage":true}')
@@ -96,20 +96,26 @@ class _OutputDetails(Struct):
 
 
 class _Usage(Struct):
-    """`usage` of chat completions, completions and embeddings; `prompt_cache_hit_tokens` is DeepSeek's."""
+    """`usage` of chat completions, completions and embeddings.
+
+    `prompt_cache_hit_tokens` is DeepSeek's; `num_search_queries` is Perplexity's and `num_sources_used` xAI's, which
+    charge for these.
+    """
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     prompt_tokens_details: _InputDetails | None = None
     completion_tokens_details: _OutputDetails | None = None
     prompt_cache_hit_tokens: int | None = None
+    num_search_queries: int | None = None
+    num_sources_used: int | None = None
 
 
 _NO_INPUT_DETAILS = _InputDetails()
 _NO_OUTPUT_DETAILS = _OutputDetails()
 
 
-def _usage(reported: _Usage | None) -> Usage | None:
+def _usage(reported: _Usage | None, tier: str | None = None, model: str | None = None) -> Usage | None:
     if reported is None or (reported.prompt_tokens is None and reported.completion_tokens is None):
         return None
     of_input = reported.prompt_tokens_details or _NO_INPUT_DETAILS
@@ -123,7 +129,17 @@ def _usage(reported: _Usage | None) -> Usage | None:
         reasoning_tokens=of_output.reasoning_tokens,
         input_audio_tokens=of_input.audio_tokens,
         output_audio_tokens=of_output.audio_tokens,
+        web_searches=_searches(reported, model or ""),
+        service_tier=service_tier(tier),
     )
+
+
+def _searches(reported: _Usage, model: str) -> int | None:
+    """The searches that are charged beside tokens: OpenAI's search models search once a request, and report it nowhere."""
+    counted = (reported.num_search_queries, reported.num_sources_used)
+    if counted == (None, None):
+        return 1 if "-search-preview" in model or "-search-api" in model else None
+    return sum(count or 0 for count in counted)
 
 
 # --- whole replies ----------------------------------------------------------------------------------------------
@@ -137,6 +153,7 @@ class _ChatReply(Struct):
     choices: list[_Choice]
     id: str | None = None
     model: str | None = None
+    service_tier: str | None = None
     usage: _Usage | None = None
 
 
@@ -168,7 +185,7 @@ _CONTENT_REPLY = msgspec.json.Decoder(_ContentReply)
 def chat_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:
     """Read what is measured from a chat or text completion; the body itself is forwarded untouched."""
     reply = decode_reply(_CHAT_REPLY, body)
-    usage = _usage(reply.usage)
+    usage = _usage(reply.usage, reply.service_tier, reply.model)
     return ModelReply(
         body=body,
         usage=usage,
@@ -217,6 +234,7 @@ class _GroqExtra(Struct):
 class _Chunk(Struct):
     id: str | None = None
     model: str | None = None
+    service_tier: str | None = None
     choices: list[_StreamChoice] | None = None
     usage: _Usage | None = None
     error: Raw = Raw()
@@ -272,7 +290,7 @@ class OpenAIStream:
         reported = chunk.usage or (chunk.x_groq.usage if chunk.x_groq else None)
         if reported is not None:
             # Some providers report a running total in every chunk: the last one stands.
-            summary.usage = _usage(reported) or summary.usage
+            summary.usage = _usage(reported, chunk.service_tier, chunk.model) or summary.usage
         if not chunk.choices:
             return event.raw if reported is None or self._keep_usage_chunk else b""
         for choice in chunk.choices:

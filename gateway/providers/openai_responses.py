@@ -11,7 +11,7 @@ from gateway.providers.canonical_reply import decode_reply
 from gateway.providers.spec import Codec, Endpoint
 from gateway.types.errors import ErrorType, RequestError, UpstreamError
 from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent, StreamSummary, WireRequest
-from gateway.types.usage import Usage
+from gateway.types.usage import Usage, service_tier
 
 _COUNT = "/input_tokens"
 _CALLS = ("", "/compact", _COUNT)
@@ -61,8 +61,13 @@ class _Usage(Struct):
     output_tokens_details: _OutputDetails | None = None
 
 
+class _Action(Struct):
+    type: str = ""
+
+
 class _Item(Struct):
     type: str = ""
+    action: Raw = Raw()
 
 
 class _Incomplete(Struct):
@@ -78,6 +83,7 @@ class _Response(Struct):
     id: str | None = None
     model: str | None = None
     status: str | None = None
+    service_tier: str | None = None
     output: list[_Item] = []
     incomplete_details: _Incomplete | None = None
     usage: _Usage | None = None
@@ -113,12 +119,17 @@ _CONTENT = msgspec.json.Decoder(_Content)
 _RESPONSE = msgspec.json.Decoder(_Response)
 _EVENT = msgspec.json.Decoder(_Event)
 _TOKEN_COUNT = msgspec.json.Decoder(_TokenCount)
+_ACTION = msgspec.json.Decoder(_Action)
+_OTHER_TOOLS = {"code_interpreter_call", "image_generation_call", "shell_call"}
+"""Calls of tools whose use is charged by the container or the image."""
 _TEXT = msgspec.json.Decoder(str)
 
 
-def _usage(reported: _Usage | None) -> Usage | None:
+def _usage(response: _Response) -> Usage | None:
+    reported = response.usage
     if reported is None or (reported.input_tokens is None and reported.output_tokens is None):
         return None
+    kinds = [item.type for item in response.output]
     of_input = reported.input_tokens_details or _InputDetails()
     of_output = reported.output_tokens_details or _OutputDetails()
     return Usage(
@@ -127,7 +138,21 @@ def _usage(reported: _Usage | None) -> Usage | None:
         cache_read_tokens=of_input.cached_tokens,
         cache_write_tokens=of_input.cache_write_tokens,
         reasoning_tokens=of_output.reasoning_tokens,
+        web_searches=sum(_searches(item) for item in response.output) or None,
+        file_searches=kinds.count("file_search_call") or None,
+        other_tool_calls=sum(kind in _OTHER_TOOLS for kind in kinds) or None,
+        service_tier=service_tier(response.service_tier),
     )
+
+
+def _searches(item: _Item) -> bool:
+    """Whether an item is a search that is charged: opening a page, and finding something in it, are not."""
+    if item.type != "web_search_call":
+        return False
+    try:
+        return _ACTION.decode(item.action).type in {"", "search"} if item.action else True
+    except msgspec.MsgspecError:
+        return True
 
 
 def _finish_reasons(response: _Response) -> tuple[str, ...]:
@@ -151,7 +176,7 @@ def _from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelR
     response = decode_reply(_RESPONSE, body)
     return ModelReply(
         body=body,
-        usage=_usage(response.usage),
+        usage=_usage(response),
         response_model=response.model,
         response_id=response.id,
         finish_reasons=_finish_reasons(response),
@@ -181,7 +206,7 @@ class ResponsesStream:
         if read.response is not None:
             summary.response_id = read.response.id or summary.response_id
             summary.response_model = read.response.model or summary.response_model
-            summary.usage = _usage(read.response.usage) or summary.usage
+            summary.usage = _usage(read.response) or summary.usage
         match read.type:
             case "error":
                 raise _stream_error(_Error(code=read.code, message=read.message))

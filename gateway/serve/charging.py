@@ -9,13 +9,14 @@ from collections.abc import Iterable, Mapping
 from math import ceil
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from gateway.spend.settle import ChargeFacts
 from gateway.store.spec import Payer
 from gateway.types.model_io import ModelRequest
 from gateway.types.records import Caller
 from gateway.types.route import Operation
+from gateway.types.usage import service_tier
 
 _IMAGE = re.compile(
     rb'"type"\s*:\s*"(?:image_url|input_image|image)"|"(?:inlineData|inline_data|fileData|file_data)"\s*:'
@@ -52,6 +53,9 @@ _CHOICES = ("n", "best_of", "num_generations")
 _CANDIDATES = ("candidateCount", "candidate_count")
 _GENERATION = ("generationConfig", "generation_config")
 _OUTPUT_LIMITS = ("maxOutputTokens", "max_output_tokens")
+_TIERS = ("service_tier", "serviceTier", "speed")
+_HOUR = b'"1h"'
+"""How a cache mark says that it shall live an hour."""
 _ITEMS = msgspec.json.Decoder(list[Raw])
 _NULL = Raw(b"null")
 _TOOLS_TOKENS = 600
@@ -64,6 +68,12 @@ _NEW_CHAT_LIMIT = frozenset({"openai", "azure"})
 """Providers whose newer chat models refuse `max_tokens` and want `max_completion_tokens`."""
 
 
+class _TierBlock(Struct):
+    """Bedrock's form."""
+
+    type: str = ""
+
+
 def payer_of(caller: Caller, route: str, provider: str, model: str) -> Payer:
     """Who pays for an attempt: all of it configured names."""
     return Payer(team=caller.team, key_id=caller.key_id or "", route=route, provider=provider, model=model)
@@ -73,6 +83,7 @@ def charge_facts(request: ModelRequest, payer: Payer, request_id: str, attempt: 
     """The facts that a hold is computed from."""
     fields = request.fields
     input_bytes = messages = images = 0
+    long_cache = False
     gemini = request.operation is Operation.GENERATE_CONTENT
     for raw in fields.values():
         text = bytes(raw)
@@ -81,6 +92,7 @@ def charge_facts(request: ModelRequest, payer: Payer, request_id: str, attempt: 
         if len(text) < _SHORT_BYTES:
             continue
         messages += text.count(b'"role"')
+        long_cache = long_cache or _HOUR in text
         if gemini or b"image" in text:
             images += len(_IMAGE.findall(text))
             # An image's tokens depend on its size in pixels, not on its bytes: `images` bounds them.
@@ -103,7 +115,20 @@ def charge_facts(request: ModelRequest, payer: Payer, request_id: str, attempt: 
         max_tokens=max_tokens,
         choices=_choices(fields),
         tool_tokens=_tool_tokens(fields),
+        service_tier=_service_tier(fields),
+        long_cache=long_cache,
     )
+
+
+def _service_tier(fields: Mapping[str, Raw]) -> str:
+    """The tier that a request asks for, in any vendor's spelling. One that is left to the vendor is the standard one."""
+    for raw in _named(fields, _TIERS):
+        try:
+            found = msgspec.json.decode(raw, type=str | _TierBlock)
+        except msgspec.MsgspecError:
+            continue
+        return service_tier(found if isinstance(found, str) else found.type)
+    return ""
 
 
 def unread_facts(request: ModelRequest, payer: Payer, request_id: str, attempt: int) -> ChargeFacts:

@@ -23,7 +23,7 @@ _NS = 1_000_000_000
 
 LINE_COLUMNS = (
     "request_id", "attempt", "kind", "at", "settled", "team", "key_id", "route", "provider", "model", "basis",
-    "cost_usd", "cost_nano_usd", "price_version", "usage_source", *USAGE_COLUMNS,
+    "cost_usd", "cost_nano_usd", "price_version", "usage_source", "service_tier", *USAGE_COLUMNS,
 )  # fmt: skip
 
 FOCUS_COLUMNS = (
@@ -55,6 +55,7 @@ def line_values(entry: Entry) -> tuple[Any, ...]:
         entry.nano_usd,
         entry.price_version,
         None if usage is None else usage.source.value,
+        None if usage is None else usage.service_tier,
         *(None if usage is None else getattr(usage, name) for name in USAGE_COLUMNS),
     )
 

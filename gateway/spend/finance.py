@@ -184,7 +184,7 @@ def what_if(entries: Iterable[Entry], prices: PriceBook, provider: str, model: s
             continue
         row.attempts += 1
         row.nano_usd += entry.nano_usd
-        tiers = card.at(entry.at_ns).tiers
+        tiers = card.at(entry.at_ns, entry.usage.service_tier).tiers
         row.other_nano_usd += tiers.row(entry.usage.input_tokens or 0).nano_usd(entry.usage)
     return [rows[place] for place in sorted(rows)]
 

@@ -210,7 +210,9 @@ class Accounts:
                 "budget limits this request. Its operator can add one under `prices:`; an explicit 0 is a price.",
             )
         output = 0 if facts.operation in _NO_OUTPUT else cap * max(1, facts.choices)
-        nano = card.bound_nano_usd(input_bound_tokens(facts), output, now_ns)
+        nano = card.bound_nano_usd(
+            input_bound_tokens(facts), output, now_ns, service_tier=facts.service_tier, long_cache=facts.long_cache
+        )
         if nano > MAX_NANO_USD:
             raise PolicyError(
                 ErrorType.BUDGET_EXCEEDED,

@@ -2,7 +2,7 @@
 
 The same form and the same rules as https://github.com/pydantic/genai-prices (`prices/new_data/v2/data.json` and
 `genai_prices.types`), without that package: it costs half a second and 20 MB at every start. The tests hold the two
-against each other for all models. What the gateway does not charge (pages, hours, searches) is not read.
+against each other for all models. What the gateway does not charge (pages, hours) is not read.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from msgspec import Struct
 
 SNAPSHOT = Path(__file__).with_name("prices.json.gz")
 """The prices that are shipped; `make prices` writes them."""
+
+SERVED_BY = frozenset({"service_tier", "speed"})
+"""The conditions of price variants that a reply can tell; a gateway's requests are never batches."""
 
 
 class PriceDataError(Exception):
@@ -105,7 +108,7 @@ Price = Decimal | TieredPrice
 
 
 class Prices(Struct, frozen=True, kw_only=True, gc=False):
-    """USD per million tokens (`_mtok`) and per thousand requests (`_kcount`); None where the source has no price."""
+    """USD per million tokens (`_mtok`) and per thousand calls (`_kcount`); None where the source has no price."""
 
     input_mtok: Price | None = None
     output_mtok: Price | None = None
@@ -115,7 +118,10 @@ class Prices(Struct, frozen=True, kw_only=True, gc=False):
     input_audio_mtok: Price | None = None
     output_audio_mtok: Price | None = None
     cache_audio_read_mtok: Price | None = None
+    cache_write_1h_mtok: Price | None = None
     requests_kcount: Price | None = None
+    web_searches_kcount: Price | None = None
+    storage_searches_kcount: Price | None = None
 
     def __post_init__(self) -> None:
         for price in (
@@ -127,7 +133,10 @@ class Prices(Struct, frozen=True, kw_only=True, gc=False):
             self.input_audio_mtok,
             self.output_audio_mtok,
             self.cache_audio_read_mtok,
+            self.cache_write_1h_mtok,
             self.requests_kcount,
+            self.web_searches_kcount,
+            self.storage_searches_kcount,
         ):
             if type(price) is Decimal:
                 _check_price(price)
@@ -152,12 +161,23 @@ class ConditionalPrices(Struct, frozen=True, kw_only=True, gc=False):
     constraint: Constraint | None = None
 
 
+class PriceVariant(Struct, frozen=True, kw_only=True, gc=False):
+    """Prices that replace a model's own, part by part, for requests that are served in another way."""
+
+    when: dict[str, str]
+    """Such as `{"service_tier": "priority"}`."""
+    prices: Prices
+    constraint: Constraint | None = None
+
+
 class PricedModel(Struct, frozen=True, kw_only=True, gc=False):
     """One model, the names that mean it, and its prices. The last entry that holds wins; the first where none does."""
 
     id: str
     match: Clause
     prices: Prices | tuple[ConditionalPrices, ...]
+    price_variants: tuple[PriceVariant, ...] | None = None
+    """For each price the first variant that holds wins."""
 
     @property
     def dated(self) -> tuple[ConditionalPrices, ...]:

@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from gateway.config.money import PriceFile
 from gateway.spend.price_data import (
+    SERVED_BY,
+    ConditionalPrices,
     Constraint,
     Document,
     Price,
@@ -23,12 +25,14 @@ from gateway.spend.price_data import (
     PricedModel,
     PricedProvider,
     Prices,
+    PriceVariant,
     TieredPrice,
     check_patterns,
     decode,
     shipped,
 )
 from gateway.spend.rates import DatedTiers, RateCard, Rates, Tiers, compile_row
+from gateway.types.usage import service_tier
 
 _PARTS = {
     "input": "input_mtok",
@@ -39,8 +43,15 @@ _PARTS = {
     "input_audio": "input_audio_mtok",
     "output_audio": "output_audio_mtok",
     "cache_audio_read": "cache_audio_read_mtok",
+    "cache_write_1h": "cache_write_1h_mtok",
 }
-"""Our parts by genai-prices' keys. Searches, images, pages and hours are not token counts: they are not charged."""
+"""Our parts by genai-prices' keys. Images, pages and hours are not reported in tokens: they are not charged."""
+_CALLS = {
+    "request_usd": "requests_kcount",
+    "web_search_usd": "web_searches_kcount",
+    "file_search_usd": "storage_searches_kcount",
+}
+"""Fees by genai-prices' keys, which are for a thousand calls."""
 
 _PUBLIC_NAMES = {
     "azuread": "azure",
@@ -118,7 +129,7 @@ class PriceBook:
 
     def __init__(self, data: PriceData, overrides: Sequence[PriceFile] = ()) -> None:
         self._data = data
-        self._overrides: dict[tuple[str | None, str], RateCard] = {}
+        self._overrides: dict[tuple[str | None, str], dict[str, DatedTiers]] = {}
         self._cards: dict[tuple[str, str, str | None], RateCard | None] = {}
         self.refused_updates = 0
         """How many new price data were refused since the start; whoever reads them counts."""
@@ -136,7 +147,10 @@ class PriceBook:
 
     def override(self, overrides: Sequence[PriceFile]) -> None:
         """Use another configuration's `prices:` from now on."""
-        self._overrides = {(override.provider, override.model): _override_card(override) for override in overrides}
+        found: dict[tuple[str | None, str], dict[str, DatedTiers]] = {}
+        for override in overrides:
+            found.setdefault((override.provider, override.model), {})[override.service_tier] = _override(override)
+        self._overrides = found
         self._cards = {}
 
     def take(self, data: PriceData) -> None:
@@ -172,9 +186,13 @@ class PriceBook:
         return card
 
     def _find(self, provider: str, model: str) -> RateCard | None:
-        for key in ((provider, model), (None, model)):
-            if key in self._overrides:
-                return self._overrides[key]
+        own = self._overrides.get((None, model), {}) | self._overrides.get((provider, model), {})
+        base = RateCard(dated=(own.pop(""),)) if "" in own else self._find_public(provider, model)
+        if base is None or not own:
+            return base
+        return RateCard(dated=base.dated, served={**base.served, **{tier: (dated,) for tier, dated in own.items()}})
+
+    def _find_public(self, provider: str, model: str) -> RateCard | None:
         name = provider.lower().replace("-", "_")
         public = self._data.providers.get(_PUBLIC_NAMES.get(name, provider.lower()))
         if public is None or not model:
@@ -183,26 +201,63 @@ class PriceBook:
         return None if found is None else _public_card(found, self._data.version)
 
 
-def _override_card(override: PriceFile) -> RateCard:
+def _override(override: PriceFile) -> DatedTiers:
     rates = Rates(
         input=override.input_usd_per_mtok,
         output=override.output_usd_per_mtok,
         cache_read=override.cache_read_usd_per_mtok,
         cache_write=override.cache_write_usd_per_mtok,
+        cache_write_1h=override.cache_write_1h_usd_per_mtok,
         reasoning=override.reasoning_usd_per_mtok,
         input_audio=override.input_audio_usd_per_mtok,
         output_audio=override.output_audio_usd_per_mtok,
         request_usd=override.request_usd,
+        web_search_usd=override.web_search_usd,
+        file_search_usd=override.file_search_usd,
     )
     digest = hashlib.sha256(repr(override).encode()).hexdigest()[:8]
-    return RateCard(dated=(DatedTiers(tiers=Tiers(rows=(compile_row(rates),)), version=f"config {digest}"),))
+    return DatedTiers(tiers=Tiers(rows=(compile_row(rates),)), version=f"config {digest}")
 
 
 def _public_card(model: PricedModel, version: str) -> RateCard | None:
     dated = [
         _dated(tiers, entry.constraint, version) for entry in model.dated if (tiers := _tiers(entry.prices)) is not None
     ]
-    return RateCard(dated=tuple(dated)) if dated else None
+    return RateCard(dated=tuple(dated), served=_served(model, version)) if dated else None
+
+
+def _served(model: PricedModel, version: str) -> dict[str, tuple[DatedTiers, ...]]:
+    """The prices of a model's service tiers: its own of each day, with what its variants of that day replace."""
+    entries: list[ConditionalPrices | PriceVariant] = [*model.dated, *(model.price_variants or ())]
+    if any(entry.constraint is not None and entry.constraint.start_date is None for entry in entries):
+        # Prices by the time of day in several tiers: nobody has such, and a tier without prices is flagged.
+        return {}
+    found: dict[str, tuple[DatedTiers, ...]] = {}
+    words = {service_tier(value) for variant in model.price_variants or () for value in variant.when.values()}
+    for tier in words - {""}:
+        variants = [
+            v for v in model.price_variants or () if v.when.keys() <= SERVED_BY and {*v.when.values()} == {tier}
+        ]
+        days = sorted({*map(_first_day, model.dated), *map(_first_day, variants)})
+        dated = []
+        for day in days:
+            own = next((entry for entry in reversed(model.dated) if _first_day(entry) <= day), model.dated[0])
+            prices = own.prices
+            # The first variant wins, so it comes last; before its variants' first day a tier costs what it does then.
+            for variant in reversed([variant for variant in variants if _first_day(variant) <= day]):
+                given = {name: value for name, value in structs.asdict(variant.prices).items() if value is not None}
+                prices = structs.replace(prices, **given)
+            if prices is not own.prices and (tiers := _tiers(prices)) is not None:
+                constraint = None if day == date.min else Constraint(start_date=day)
+                dated.append(_dated(tiers, constraint, f"{version} {tier}"))
+        if dated:
+            found[tier] = tuple(dated)
+    return found
+
+
+def _first_day(entry: ConditionalPrices | PriceVariant) -> date:
+    constraint = entry.constraint
+    return date.min if constraint is None or constraint.start_date is None else constraint.start_date
 
 
 def _dated(tiers: Tiers, constraint: Constraint | None, version: str) -> DatedTiers:
@@ -236,18 +291,22 @@ def _tiers(prices: Prices) -> Tiers | None:
         return None
     given: dict[str, Price | None] = {part: getattr(prices, key) for part, key in _PARTS.items()}
     starts = sorted({tier.start for price in given.values() if isinstance(price, TieredPrice) for tier in price.tiers})
-    fee = prices.requests_kcount
-    request = Decimal(0) if fee is None else (fee.base if isinstance(fee, TieredPrice) else fee) / 1000
+    calls = {fee: _a_call(getattr(prices, key)) for fee, key in _CALLS.items()}
     rows = [
-        compile_row(_rates({part: _price_above(price, start) for part, price in given.items()}, request))
+        compile_row(_rates({part: _price_above(price, start) for part, price in given.items()} | calls))
         for start in (-1, *starts)
     ]
     return Tiers(rows=tuple(rows), starts=tuple(starts))
 
 
-def _rates(values: Mapping[str, Decimal | None], request_usd: Decimal) -> Rates:
+def _rates(values: Mapping[str, Decimal | None]) -> Rates:
     known = {part: value for part, value in values.items() if value is not None}
-    return Rates(request_usd=request_usd, **known)
+    return Rates(**known)
+
+
+def _a_call(price: Price | None) -> Decimal | None:
+    """What one call costs, of a price for a thousand; tiers by input size mean nothing to it."""
+    return None if price is None else (price.base if isinstance(price, TieredPrice) else price) / 1000
 
 
 def _price_above(price: Price | None, start: int) -> Decimal | None:

@@ -4,10 +4,13 @@ Rates are integers of one common fraction of a nano-dollar a token, so that a su
 rounds. A card is compiled once; reading it costs about a microsecond.
 """
 
+from collections.abc import Mapping
 from decimal import Decimal
 
 from msgspec import Struct
 
+from gateway.config.money import NANO_PER_USD
+from gateway.types.records import CostPart
 from gateway.types.usage import Usage
 
 _NANO_PER_MTOK = 1_000
@@ -17,7 +20,8 @@ _NANO_PER_MTOK = 1_000
 class Rates(Struct, frozen=True, kw_only=True):
     """Prices in USD per million tokens; None where a part has no price of its own and follows its whole.
 
-    `cache_write` is the price of the provider's default time to live. `request_usd` is a fee an attempt, in USD.
+    `cache_write` is the price of the provider's default time to live, `cache_write_1h` that of an hour. `request_usd` is
+    a fee an attempt, `web_search_usd` and `file_search_usd` one a call of the vendor's own tool, in USD.
     """
 
     input: Decimal = Decimal(0)
@@ -28,11 +32,14 @@ class Rates(Struct, frozen=True, kw_only=True):
     input_audio: Decimal | None = None
     output_audio: Decimal | None = None
     cache_audio_read: Decimal | None = None
+    cache_write_1h: Decimal | None = None
     request_usd: Decimal = Decimal(0)
+    web_search_usd: Decimal | None = None
+    file_search_usd: Decimal | None = None
 
 
 class Row(Struct, frozen=True, kw_only=True):
-    """`Rates` as integers of 1/`scale` nano-dollars, with every part resolved."""
+    """`Rates` as integers of 1/`scale` nano-dollars, with every part resolved, but for calls that have no price."""
 
     scale: int
     input: int
@@ -43,20 +50,49 @@ class Row(Struct, frozen=True, kw_only=True):
     input_audio: int
     output_audio: int
     cache_audio_read: int
+    cache_write_1h: int
     request: int
+    web_search: int | None
+    file_search: int | None
+    knows_1h: bool
+    """`cache_write_1h` is a price of its own, or nothing costs anything."""
     flat: bool
     """No part differs from its whole: the parts need not be looked at."""
     dearest_input: int
+    """Of all kinds but `cache_write_1h`, which a request must ask for."""
     dearest_output: int
+
+    @property
+    def free(self) -> bool:
+        """No token costs anything."""
+        return self.dearest_input == self.dearest_output == self.cache_write_1h == 0
 
     def nano_usd(self, usage: Usage) -> int:
         """The price of known counts, rounded up to a nano-dollar. Counts that are None are taken as 0."""
         given_input = usage.input_tokens or 0
         given_output = usage.output_tokens or 0
+        total = self.request
+        if usage.web_searches or usage.file_searches:
+            total += (usage.web_searches or 0) * (self.web_search or 0)
+            total += (usage.file_searches or 0) * (self.file_search or 0)
         if self.flat:
-            total = given_input * self.input + given_output * self.output + self.request
-            return -(-total // self.scale)
-        return -(-(self._input(usage, given_input) + self._output(usage, given_output) + self.request) // self.scale)
+            total += given_input * self.input + given_output * self.output
+        else:
+            total += self._input(usage, given_input) + self._output(usage, given_output)
+        return -(-total // self.scale)
+
+    def unpriced(self, usage: Usage) -> tuple[CostPart, ...]:
+        """The parts of a usage that have no price here."""
+        parts = []
+        if usage.web_searches and self.web_search is None:
+            parts.append(CostPart.WEB_SEARCH)
+        if usage.file_searches and self.file_search is None:
+            parts.append(CostPart.FILE_SEARCH)
+        if usage.other_tool_calls:
+            parts.append(CostPart.OTHER_TOOL)
+        if usage.cache_write_1h_tokens and not self.knows_1h:
+            parts.append(CostPart.CACHE_WRITE_1H)
+        return tuple(parts)
 
     def _input(self, usage: Usage, tokens: int) -> int:
         read = usage.cache_read_tokens or 0
@@ -72,7 +108,9 @@ class Row(Struct, frozen=True, kw_only=True):
             read -= both
             audio -= both
             plain = 0
-        return total + plain * self.input + read * self.cache_read + write * self.cache_write + audio * self.input_audio
+        long = min(usage.cache_write_1h_tokens or 0, write)
+        total += (write - long) * self.cache_write + long * self.cache_write_1h
+        return total + plain * self.input + read * self.cache_read + audio * self.input_audio
 
     def _output(self, usage: Usage, tokens: int) -> int:
         reasoning = usage.reasoning_tokens or 0
@@ -91,18 +129,21 @@ class Row(Struct, frozen=True, kw_only=True):
             return 0, 0
         audio = usage.input_audio_tokens or 0
         both = min(max(0, read + write + audio - (usage.input_tokens or 0)), read, audio)
+        long = min(usage.cache_write_1h_tokens or 0, write)
         differences = (
             (read - both) * (self.input - self.cache_read),
             both * (self.input_audio - self.cache_audio_read),
-            write * (self.input - self.cache_write),
+            (write - long) * (self.input - self.cache_write),
+            long * (self.input - self.cache_write_1h),
         )
         saved = sum(amount for amount in differences if amount > 0)
         surcharge = -sum(amount for amount in differences if amount < 0)
         return saved // self.scale, -(-surcharge // self.scale)
 
-    def bound_nano_usd(self, input_tokens: int, output_tokens: int) -> int:
-        """The most that so many tokens can cost, whatever their kinds."""
-        total = input_tokens * self.dearest_input + output_tokens * self.dearest_output + self.request
+    def bound_nano_usd(self, input_tokens: int, output_tokens: int, *, long_cache: bool = False) -> int:
+        """The most that so many tokens can cost, whatever their kinds; `long_cache` where some may be kept an hour."""
+        dearest = max(self.dearest_input, self.cache_write_1h) if long_cache else self.dearest_input
+        total = input_tokens * dearest + output_tokens * self.dearest_output + self.request
         return -(-total // self.scale)
 
 
@@ -121,19 +162,23 @@ def compile_row(rates: Rates) -> Row:
     amounts["cache_audio_read"] = (
         max(amounts["cache_read"], amounts["input_audio"]) if rates.cache_audio_read is None else rates.cache_audio_read
     )
+    amounts["cache_write_1h"] = amounts["cache_write"] if rates.cache_write_1h is None else rates.cache_write_1h
     nano = {name: amount * _NANO_PER_MTOK for name, amount in amounts.items()}
-    nano["request"] = rates.request_usd * 1_000_000_000
+    calls = {"request": rates.request_usd, "web_search": rates.web_search_usd, "file_search": rates.file_search_usd}
+    nano |= {name: amount * NANO_PER_USD for name, amount in calls.items() if amount is not None}
     digits = max(_decimal_places(value) for value in nano.values())
     scale = 10**digits
     whole = {name: int(value.scaleb(digits)) for name, value in nano.items()}
     inputs = [whole[name] for name in ("input", "cache_read", "cache_write", "input_audio", "cache_audio_read")]
     outputs = [whole[name] for name in ("output", "reasoning", "output_audio")]
+    every_input = {*inputs, whole["cache_write_1h"]}
     return Row(
         scale=scale,
-        flat=len(set(inputs)) == 1 and len(set(outputs)) == 1,
+        knows_1h=rates.cache_write_1h is not None or every_input == {0},
+        flat=len(every_input) == 1 and len(set(outputs)) == 1,
         dearest_input=max(inputs),
         dearest_output=max(outputs),
-        **whole,
+        **{"web_search": None, "file_search": None} | whole,  # type: ignore[arg-type]
     )
 
 
@@ -191,19 +236,35 @@ class DatedTiers(Struct, frozen=True, kw_only=True):
 
 
 class RateCard(Struct, frozen=True, kw_only=True):
-    """All prices of one model. The last of `dated` that holds wins; the first where none does."""
+    """All prices of one model. The last of `dated` that holds wins; the first where none does.
+
+    `served` are the prices of service tiers other than the standard one, by the vendor's word for them.
+    """
 
     dated: tuple[DatedTiers, ...]
+    served: Mapping[str, tuple[DatedTiers, ...]] = {}
 
-    def at(self, at_ns: int) -> DatedTiers:
-        """The prices at an instant (nanoseconds since the epoch)."""
-        for dated in reversed(self.dated):
+    def at(self, at_ns: int, service_tier: str = "") -> DatedTiers:
+        """The prices at an instant (nanoseconds since the epoch); the standard ones where the tier has none."""
+        all_dated = self.served.get(service_tier, self.dated) if service_tier else self.dated
+        for dated in reversed(all_dated):
             if dated.holds(at_ns):
                 return dated
-        return self.dated[0]
+        return all_dated[0]
 
-    def bound_nano_usd(self, input_tokens: int, output_tokens: int, at_ns: int) -> int:
-        """The most that an attempt begun at `at_ns` can cost: the dearest tier that its input can reach."""
+    def knows(self, service_tier: str) -> bool:
+        """Whether a service tier has prices here, the standard one included."""
+        return not service_tier or service_tier in self.served
+
+    def bound_nano_usd(
+        self, input_tokens: int, output_tokens: int, at_ns: int, *, service_tier: str = "", long_cache: bool = False
+    ) -> int:
+        """The most that an attempt begun at `at_ns` can cost: the dearest row that its input can reach.
+
+        A request for a service tier may be served at the standard one instead, so both count.
+        """
         return max(
-            row.bound_nano_usd(input_tokens, output_tokens) for row in self.at(at_ns).tiers.reachable(input_tokens)
+            row.bound_nano_usd(input_tokens, output_tokens, long_cache=long_cache)
+            for tier in {"", service_tier}
+            for row in self.at(at_ns, tier).tiers.reachable(input_tokens)
         )

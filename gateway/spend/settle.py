@@ -12,7 +12,7 @@ from gateway.config.money import MAX_NANO_USD
 from gateway.spend.prices import PriceBook
 from gateway.store.spec import Payer
 from gateway.types.errors import ErrorType
-from gateway.types.records import Basis, Cost
+from gateway.types.records import Basis, Cost, CostPart
 from gateway.types.route import Operation
 from gateway.types.usage import Usage, UsageSource
 
@@ -27,6 +27,7 @@ IMAGE_TOKENS = 6_000
 MAX_TOKENS = 10**12
 """A count above this is a provider's mistake; it is taken as this."""
 
+_LONGEST_TIER = 40
 _NO_OUTPUT = frozenset({Operation.EMBEDDINGS, Operation.EMBED_CONTENT, Operation.COUNT_TOKENS})
 
 
@@ -60,6 +61,10 @@ class ChargeFacts(Struct, frozen=True, kw_only=True):
     choices: int = 1
     tool_tokens: int = 0
     """The most that the provider adds to the input for the tools that the request offers."""
+    service_tier: str = ""
+    """The service tier that the request asks for, "" for the standard one."""
+    long_cache: bool = False
+    """Whether it may write to a cache that lives an hour."""
 
 
 def input_bound_tokens(facts: ChargeFacts) -> int:
@@ -150,15 +155,19 @@ def cost_of(
     card = prices.card(payer.provider, payer.model, response_model)
     if card is None:
         return Cost(nano_usd=None, basis=basis)
-    dated = card.at(at_ns)
+    dated = card.at(at_ns, usage.service_tier)
     row = dated.tiers.row(usage.input_tokens or 0)
     saved, surcharge = row.cache_nano_usd(usage)
+    unpriced = row.unpriced(usage)
+    if not (card.knows(usage.service_tier) or row.free):
+        unpriced += (CostPart.SERVICE_TIER,)
     return Cost(
         nano_usd=min(row.nano_usd(usage), MAX_NANO_USD),
         basis=basis,
         price_version=dated.version,
         cache_saved_nano_usd=min(saved, MAX_NANO_USD),
         cache_surcharge_nano_usd=min(surcharge, MAX_NANO_USD),
+        unpriced=unpriced,
     )
 
 
@@ -181,10 +190,12 @@ def _completed(usage: Usage | None, facts: ChargeFacts, observed: int, *, at_lea
 
 
 def _sane(usage: Usage) -> Usage:
-    """Counts that a ledger can hold: neither negative nor beyond all measure."""
-    wrong = {
+    """Counts that a ledger can hold: neither negative nor beyond all measure; and no essay as a tier."""
+    wrong: dict[str, int | str] = {
         name: min(max(value, 0), MAX_TOKENS)
         for name in usage.__struct_fields__
         if isinstance(value := getattr(usage, name), int) and not 0 <= value <= MAX_TOKENS
     }
+    if len(usage.service_tier) > _LONGEST_TIER:
+        wrong["service_tier"] = usage.service_tier[:_LONGEST_TIER]
     return msgspec.structs.replace(usage, **wrong) if wrong else usage

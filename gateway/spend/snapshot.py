@@ -2,7 +2,7 @@
 
 They are those of the genai-prices package that is installed (a development dependency), in its own JSON form, with
 one model a line so that `zcat` and `diff` tell what changed. Left out is what the gateway does not read:
-descriptions, comments, prices of what it does not charge, variants of prices, and how usage is extracted.
+descriptions, comments, prices of what it does not charge, variants for batches, and how usage is extracted.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway.spend.price_data import SNAPSHOT, Prices
+from gateway.spend.price_data import SERVED_BY, SNAPSHOT, Prices
 
 if TYPE_CHECKING:
-    from genai_prices.types import ConditionalPrice, MatchLogic, ModelInfo, ModelPrice, Provider
+    from genai_prices.types import ConditionalPrice, MatchLogic, ModelInfo, ModelPrice, PriceVariant, Provider
 
 _JSON = msgspec.json.Encoder(decimal_format="number")
 
@@ -39,11 +39,16 @@ def _provider(provider: Provider) -> bytes:
 
 def _model(model: ModelInfo) -> dict[str, Any]:
     prices = model.prices
+    variants = [_variant(variant) for variant in model.price_variants or () if variant.when.keys() & SERVED_BY]
     return {
         "id": model.id,
         "match": _clause(model.match),
         "prices": [_conditional(entry) for entry in prices] if isinstance(prices, list) else _prices(prices),
-    }
+    } | ({"price_variants": variants} if variants else {})
+
+
+def _variant(variant: PriceVariant) -> dict[str, Any]:
+    return {"when": variant.when} | _conditional(variant)
 
 
 def _clause(clause: MatchLogic) -> dict[str, Any]:
@@ -52,7 +57,7 @@ def _clause(clause: MatchLogic) -> dict[str, Any]:
     return {kind.rstrip("_"): [_clause(part) for part in value] if isinstance(value, list) else value}
 
 
-def _conditional(entry: ConditionalPrice) -> dict[str, Any]:
+def _conditional(entry: ConditionalPrice | PriceVariant) -> dict[str, Any]:
     constraint = {} if entry.constraint is None else {"constraint": vars(entry.constraint)}
     return constraint | {"prices": _prices(entry.prices)}
 

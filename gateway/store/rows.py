@@ -12,6 +12,7 @@ from gateway.types.usage import Usage, UsageSource
 Row = tuple[Any, ...]
 
 _FIRST_COUNT = len(schema.ENTRY_COLUMNS) - len(schema.USAGE_COLUMNS)
+_NO_USAGE = (None,) * (2 + len(schema.USAGE_COLUMNS))
 _pairs = msgspec.json.Decoder(tuple[tuple[str, str], ...])
 _names = msgspec.json.Decoder(tuple[str, ...])
 
@@ -40,10 +41,11 @@ def entry_row(entry: Entry) -> Row:
         entry.price_version,
     )
     if usage is None:
-        return (*head, None, None, None, None, None, None, None, None)
+        return (*head, *_NO_USAGE)
     return (
         *head,
         usage.source.value,
+        usage.service_tier,
         usage.input_tokens,
         usage.output_tokens,
         usage.cache_read_tokens,
@@ -51,15 +53,20 @@ def entry_row(entry: Entry) -> Row:
         usage.reasoning_tokens,
         usage.input_audio_tokens,
         usage.output_audio_tokens,
+        usage.cache_write_1h_tokens,
+        usage.web_searches,
+        usage.file_searches,
+        usage.other_tool_calls,
     )
 
 
 def entry_of(row: Row) -> Entry:
     """The entry of a row."""
     usage = None
-    if row[_FIRST_COUNT - 1] is not None:
+    source, service_tier = row[_FIRST_COUNT - 2 : _FIRST_COUNT]
+    if source is not None:
         counts = dict(zip(schema.USAGE_COLUMNS, row[_FIRST_COUNT:], strict=True))
-        usage = Usage(**counts, source=UsageSource(row[_FIRST_COUNT - 1]))
+        usage = Usage(**counts, service_tier=service_tier, source=UsageSource(source))
     return Entry(
         request_id=row[0],
         attempt=row[1],

@@ -2,7 +2,7 @@
 
 from gateway.types.usage import Usage
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 USAGE_COLUMNS = (
     "input_tokens",
@@ -12,6 +12,10 @@ USAGE_COLUMNS = (
     "reasoning_tokens",
     "input_audio_tokens",
     "output_audio_tokens",
+    "cache_write_1h_tokens",
+    "web_searches",
+    "file_searches",
+    "other_tool_calls",
 )
 PAYER_COLUMNS = ("team", "key_id", "route", "provider", "model")
 ENTRY_COLUMNS = (
@@ -25,6 +29,7 @@ ENTRY_COLUMNS = (
     "nano_usd",
     "price_version",
     "usage_source",
+    "service_tier",
     *USAGE_COLUMNS,
 )
 HOLD_COLUMNS = (
@@ -77,6 +82,7 @@ TABLES = (
     nano_usd BIGINT,
     price_version TEXT NOT NULL,
     usage_source TEXT,
+    service_tier TEXT,
     {_TOKENS},
     PRIMARY KEY (request_id, attempt, kind))""",
     "CREATE INDEX IF NOT EXISTS entries_at ON entries (at_ns)",

@@ -47,6 +47,9 @@ class RequestLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
     first_chunk_s: Annotated[float | None, Meta(description="From the last attempt's start to its first chunk.")] = None
     cost_nano_usd: Annotated[int | None, Meta(description="Of all attempts; absent where no price is known.")] = None
     cost_basis: Annotated[str | None, Meta(description="How sure the last attempt's cost is.")] = None
+    cost_unpriced: Annotated[
+        tuple[str, ...] | None, Meta(description="Parts of the last attempt that nobody prices, such as `web_search`.")
+    ] = None
 
 
 def request_line(record: RequestRecord) -> bytes:
@@ -86,6 +89,7 @@ def line_of(record: RequestRecord) -> RequestLine:
         first_chunk_s=last.first_chunk_s if last is not None else None,
         cost_nano_usd=record.cost_nano_usd,
         cost_basis=cost.basis if cost is not None else None,
+        cost_unpriced=cost.unpriced or None if cost is not None else None,
     )
 
 

@@ -114,6 +114,8 @@ class _AttemptSeries:
                 self._cache(names.CACHE_SAVED, cost.cache_saved_nano_usd)
             if cost.cache_surcharge_nano_usd:
                 self._cache(names.CACHE_SURCHARGE, cost.cache_surcharge_nano_usd)
+            for part in cost.unpriced:
+                self._families[names.UNPRICED_PARTS.name].counter(*self._target[1:], part).inc()
 
     def _cache(self, metric: Metric, nano_usd: int) -> None:
         counter = self._caching.get(metric.name)

@@ -206,6 +206,13 @@ UNPRICED_TOKENS = Metric(
     help="Tokens of attempts whose price is not known. They are missing from gateway_cost_usd_total.",
     labels=("provider", "model"),
 )
+UNPRICED_PARTS = Metric(
+    name="gateway_unpriced_parts_total",
+    kind=Kind.COUNTER,
+    help="Attempts whose cost lacks a part that nobody prices, by part: web_search, file_search and other_tool (calls of "
+    "the vendor's own tools, left out), cache_write_1h and service_tier (charged at the standard price).",
+    labels=("provider", "model", "part"),
+)
 PRICE_TABLE_AGE = Metric(
     name="gateway_price_table_age_seconds",
     kind=Kind.GAUGE,

@@ -30,8 +30,21 @@ class Basis(StrEnum):
     ORPHAN = "orphan"
 
 
+class CostPart(StrEnum):
+    """What a provider charges beside plain tokens, and what may therefore be missing from a cost."""
+
+    CACHE_WRITE_1H = "cache_write_1h"
+    WEB_SEARCH = "web_search"
+    FILE_SEARCH = "file_search"
+    OTHER_TOOL = "other_tool"
+    SERVICE_TIER = "service_tier"
+
+
 class Cost(Struct, frozen=True, kw_only=True):
     """The price of one attempt. `nano_usd` is None when no price is known: that is flagged, and is never 0.
+
+    `unpriced` names parts of the attempt whose own price nobody knows: the amount leaves tools out, and takes a cache
+    write or a service tier at the standard price.
 
     `cache_saved_nano_usd` is how much more its input would have cost without the provider's cache, rounded down;
     `cache_surcharge_nano_usd` what writing to that cache cost above plain input, rounded up. Both are parts of the
@@ -43,6 +56,7 @@ class Cost(Struct, frozen=True, kw_only=True):
     price_version: str = ""
     cache_saved_nano_usd: int = 0
     cache_surcharge_nano_usd: int = 0
+    unpriced: tuple[CostPart, ...] = ()
 
 
 class Caller(Struct, frozen=True, kw_only=True):

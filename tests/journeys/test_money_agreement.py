@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import ROUND_CEILING
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from tests.journeys.books import (
 from tests.journeys.streaming_apis import STREAMING, TEXTS
 from tests.openai_replies import SSE_DONE, openai_chat, openai_embeddings, openai_usage, sse
 from tests.replies import Reply, StreamReply, json_reply
-from tests.running_gateway import RunningGateway, running_gateway
+from tests.running_gateway import RunningGateway, running_gateway, until
 from tests.upstream import ScriptedUpstream
 
 SAID = [{"role": "user", "content": "Hello?"}]
@@ -56,12 +56,17 @@ class Case:
     model: str
     vendor: str
     usage: Mapping[str, int]
+    served: Mapping[str, str] = field(default_factory=dict)
+    """What chooses among a model's prices, such as the service tier."""
 
     @property
     def nano_usd(self) -> int:
         """What it costs, rounded up."""
         price = genai_prices.calc_price(
-            genai_prices.Usage(**self.usage), model_ref=MODELS[self.model], provider_id=self.vendor
+            genai_prices.Usage(**self.usage),
+            model_ref=MODELS[self.model],
+            provider_id=self.vendor,
+            price_context=self.served,
         )
         return int((price.total_price * NANO).to_integral_value(ROUND_CEILING))
 
@@ -115,19 +120,19 @@ def named(kind: str, **fields: Any) -> bytes:
     return b"event: " + kind.encode() + b"\n" + sse({"type": kind, **fields})
 
 
-def responses_events() -> Reply:
+def responses_events(**more: Any) -> Reply:
     """A response as a stream."""
     delta = {"item_id": "m", "output_index": 0, "content_index": 0, "delta": "Hi", "logprobs": []}
     return StreamReply(
         [
             named("response.created", sequence_number=0, response=response(status="in_progress", usage=None)),
             named("response.output_text.delta", sequence_number=1, **delta),
-            named("response.completed", sequence_number=2, response=response()),
+            named("response.completed", sequence_number=2, response=response(**more)),
         ]
     )
 
 
-def message(usage: Mapping[str, int]) -> dict[str, Any]:
+def message(usage: Mapping[str, Any]) -> dict[str, Any]:
     """A whole message of Claude's."""
     return {
         "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5",
@@ -135,9 +140,9 @@ def message(usage: Mapping[str, int]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def message_events() -> Reply:
+def message_events(usage: Mapping[str, Any] = CLAUDE_USAGE, **at_end: Any) -> Reply:
     """The same as a stream: the input at its start, the output at its end."""
-    begun = message(CLAUDE_USAGE | {"output_tokens": 1}) | {"content": [], "stop_reason": None}
+    begun = message({**usage, "output_tokens": 1}) | {"content": [], "stop_reason": None}
     return StreamReply(
         [
             named("message_start", message=begun),
@@ -145,7 +150,9 @@ def message_events() -> Reply:
             named("content_block_delta", index=0, delta={"type": "text_delta", "text": "Hi"}),
             named("content_block_stop", index=0),
             named(
-                "message_delta", delta={"stop_reason": "end_turn", "stop_sequence": None}, usage={"output_tokens": 51}
+                "message_delta",
+                delta={"stop_reason": "end_turn", "stop_sequence": None},
+                usage={"output_tokens": 51, **at_end},
             ),
             named("message_stop"),
         ]
@@ -253,6 +260,112 @@ async def test_all_signals_tell_one_cost(
         dollars = [span["gateway.cost.usd"] for span in of_trace if "gateway.cost.usd" in span]
         assert [nano(amount) for amount in dollars] == [case.nano_usd] * 2
         assert (in_reply, by_request[record.request_id], in_log[record.request_id]) == (case.nano_usd,) * 3
+
+
+# --- what vendors charge beside tokens --------------------------------------------------------------------------
+
+HOUR = {"cache_creation": {"ephemeral_5m_input_tokens": 50, "ephemeral_1h_input_tokens": 150}}
+SEARCHED = {"server_tool_use": {"web_search_requests": 2, "web_fetch_requests": 1}}
+TOOLS = [
+    {"type": "web_search_call", "id": "w1", "status": "completed", "action": {"type": "search", "query": "x"}},
+    {"type": "web_search_call", "id": "w2", "status": "completed", "action": {"type": "open_page", "url": "https://x"}},
+    {"type": "web_search_call", "id": "w3", "status": "completed", "action": {"type": "search", "query": "y"}},
+    {"type": "file_search_call", "id": "f1", "status": "completed", "queries": ["x"]},
+]
+GROUNDED = {"groundingMetadata": {"webSearchQueries": ["", "a", "b", "a"]}}
+
+
+def charged_cases() -> list[Case]:
+    """Calls whose price is more than their tokens' at the standard rate."""
+    claude: dict[str, Any] = {"model": "claude", "max_tokens": 64, "messages": SAID}
+    long = CLAUDE | {"cache_write_1h_tokens": 150}
+    searched = CACHED | {"web_searches": 2, "storage_searches": 1}
+    candidate = generated()["candidates"][0] | GROUNDED
+    tier = {"service_tier": "priority"}
+    ask: dict[str, Any] = {"model": "chat", "input": "x"}
+    return [
+        Case("/v1/messages", claude, json_reply(message(CLAUDE_USAGE | HOUR)), "claude", "anthropic", long),
+        Case("/v1/messages", claude | {"stream": True}, message_events(CLAUDE_USAGE | HOUR), "claude", "anthropic", long),
+        Case("/v1/chat/completions", chat(model="claude"), json_reply(message(CLAUDE_USAGE | SEARCHED)), "claude",
+             "anthropic", CLAUDE | {"web_searches": 2}),
+        Case("/v1/messages", claude | {"stream": True}, message_events(**SEARCHED), "claude", "anthropic",
+             CLAUDE | {"web_searches": 2}),
+        Case("/v1/responses", ask, json_reply(response(output=TOOLS)), "chat", "openai", searched),
+        Case("/v1/responses", ask | {"stream": True}, responses_events(output=TOOLS), "chat", "openai", searched),
+        Case("/v1/responses", ask, json_reply(response(**tier)), "chat", "openai", CACHED, tier),
+        Case("/v1/responses", ask | {"stream": True}, responses_events(**tier), "chat", "openai", CACHED, tier),
+        Case("/v1/chat/completions", chat(), openai_chat(usage=OPENAI_USAGE, **tier), "chat", "openai", CACHED, tier),
+        Case("/v1beta/models/gemini:generateContent", {"contents": CONTENTS}, json_reply(generated(candidates=[candidate])),
+             "gemini", "google", CACHED | {"web_searches": 1}),
+        Case("/v1/chat/completions", chat(model="gemini", stream=True),
+             StreamReply([sse(generated(candidates=[candidate]))]), "gemini", "google", CACHED | {"web_searches": 1}),
+    ]  # fmt: skip
+
+
+async def test_what_vendors_charge_beside_tokens_is_charged(
+    upstream: ScriptedUpstream, start_gateway: StartGateway
+) -> None:
+    """Caches of an hour, searches, grounding and service tiers cost what genai-prices says, in the reply and the books."""
+    gateway = await start_gateway(configuration(upstream.url, budgets=[budget(50)]))
+    told = []
+    for number, case in enumerate(charged_cases(), 1):
+        upstream.script(case.reply)
+        reply = await gateway.client.post(case.path, json=case.body)
+        assert reply.status_code == 200, (case.path, reply.text)
+        record = (await gateway.records.wait(number))[-1]
+        plain = Case(
+            case.path,
+            case.body,
+            case.reply,
+            case.model,
+            case.vendor,
+            CACHED if "cache_write_tokens" not in case.usage else CLAUDE,
+        )
+        assert record.cost_nano_usd == case.nano_usd, case
+        assert case.nano_usd > plain.nano_usd, "the case shows nothing"
+        cost = record.attempts[0].cost
+        assert cost is not None
+        assert cost.unpriced == ()
+        told.append(told_nano_usd(reply))
+    assert gateway.metric(names.UNPRICED_PARTS) == 0
+    assert await balanced(gateway, told) == sum(told)
+    kept = [line.usage for line in await entries_of(gateway)]
+    assert [usage.service_tier for usage in kept if usage is not None and usage.service_tier] == ["priority"] * 3
+    assert sum(usage.web_searches or 0 for usage in kept if usage is not None) == 10
+
+
+async def test_what_nobody_prices_is_flagged(
+    upstream: ScriptedUpstream, start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    """A tier, a tool and a search without a price leave the tokens' cost, and say so in the metric and the log line."""
+    log = os.open(tmp_path / "requests.log", os.O_WRONLY | os.O_CREAT)
+    price = {
+        "model": MODELS["claude"],
+        "input_usd_per_mtok": 1,
+        "output_usd_per_mtok": 2,
+        "cache_write_usd_per_mtok": 3,
+    }
+    gateway = await start_gateway(configuration(upstream.url, prices=[price]), log_descriptor=log)
+    code = [{"type": "code_interpreter_call", "id": "c", "status": "completed"}]
+    claude: dict[str, Any] = {"model": "claude", "max_tokens": 64, "messages": SAID}
+    usage = CLAUDE_USAGE | HOUR | SEARCHED | {"speed": "fast"}
+    upstream.script(json_reply(response(output=code, service_tier="ultrafast")), json_reply(message(usage)))
+    assert (await gateway.client.post("/v1/responses", json={"model": "chat", "input": "x"})).status_code == 200
+    assert (await gateway.client.post("/v1/messages", json=claude)).status_code == 200
+    first, second = await gateway.records.wait(2)
+    assert first.cost_nano_usd == Case("", {}, json_reply({}), "chat", "openai", CACHED).nano_usd
+    assert second.cost_nano_usd == 800 * 1_000 + 200 * 3_000 + 51 * 2_000
+    flagged = [("chat", "other_tool"), ("chat", "service_tier"), ("claude", "web_search"), ("claude", "cache_write_1h"),
+               ("claude", "service_tier")]  # fmt: skip
+    for route, part in flagged:
+        assert gateway.metric(names.UNPRICED_PARTS, model=MODELS[route], part=part) == 1
+    assert gateway.metric(names.UNPRICED_PARTS) == len(flagged)
+    await until(lambda: (tmp_path / "requests.log").read_text().count("\n") == 2, "two lines")
+    os.close(log)
+    lines = [json.loads(line) for line in (tmp_path / "requests.log").read_text().splitlines()]
+    assert [line["cost_unpriced"] for line in lines] == [
+        ["other_tool", "service_tier"], ["web_search", "cache_write_1h", "service_tier"],
+    ]  # fmt: skip
 
 
 # --- the vendors' own SDKs read what the gateway adds to their streams -------------------------------------------

@@ -160,7 +160,7 @@ def facts(read: ModelReply | StreamSummary) -> dict[str, Any]:
     """What is measured and priced of a reply or a stream, as `usage.json` words it."""
     usage = None
     if read.usage is not None:
-        usage = {name: value for name, value in msgspec.to_builtins(read.usage).items() if value is not None}
+        usage = {name: value for name, value in msgspec.to_builtins(read.usage).items() if value not in (None, "")}
         assert usage.pop("source") == "provider"
     return {
         "usage": usage,

@@ -39,6 +39,24 @@ def test_input_is_bounded_by_its_bytes() -> None:
     assert input_bound_tokens(facts) > facts.input_bytes
 
 
+def test_what_makes_tokens_dearer_is_held() -> None:
+    """A tier that the request asks for, in each vendor's spelling, and a cache mark of an hour; nothing where it asks none."""
+    said = [{"role": "user", "content": "Hello, this is said at some length."}]
+    tiers = [
+        ({"service_tier": "priority"}, "priority"),
+        ({"service_tier": "auto"}, ""),
+        ({"serviceTier": {"type": "FLEX"}}, "flex"),
+        ({"speed": "fast"}, "fast"),
+        ({"service_tier": 7}, ""),
+        ({}, ""),
+    ]
+    for body, tier in tiers:
+        facts = charge_facts(request(messages=said, **body), PAYER, "r", 1)
+        assert (facts.service_tier, facts.long_cache) == (tier, False)
+    marked = [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral", "ttl": "1h"}}]
+    assert charge_facts(request(Operation.MESSAGES, messages=said, system=marked), PAYER, "r", 1).long_cache
+
+
 def test_a_picture_counts_as_a_picture_and_not_as_its_bytes() -> None:
     """A megabyte of base64 is one image of bounded tokens; an image by address is bounded too."""
     parts = [

@@ -7,14 +7,16 @@ from decimal import ROUND_CEILING, Decimal
 import genai_prices
 import msgspec
 import pytest
+from genai_prices.data import providers as their_providers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from gateway.config.money import PriceFile
 from gateway.spend.price_data import PriceDataError
 from gateway.spend.prices import PriceBook, PriceData, packaged_prices, read_prices
 from gateway.spend.rates import Rates, compile_row
-from gateway.types.usage import Usage
+from gateway.types.usage import Usage, service_tier
 
 TODAY = date(2026, 11, 23)
 AT = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -131,6 +133,89 @@ def test_public_prices_cost_what_their_vendors_say(
     card = PriceBook(data).card(provider, model)
     assert card is not None
     assert card.at(AT_NS).tiers.row(counts["input_tokens"]).nano_usd(usage(**counts)) == nano_usd
+
+
+SERVED = sorted(
+    {
+        (provider.id, model.id, key, tier)
+        for provider in their_providers
+        for model in provider.models
+        for variant in model.price_variants or ()
+        for key, tier in variant.when.items()
+        if key in {"service_tier", "speed"}
+    }
+)
+
+
+@pytest.mark.parametrize(("provider", "model", "key", "tier"), SERVED)
+def test_service_tiers_cost_what_genai_prices_says(
+    data: PriceData, provider: str, model: str, key: str, tier: str
+) -> None:
+    """Every model with prices of its own for a tier, at small and at large inputs; `default` is the standard tier."""
+    card = PriceBook(data).card(provider, model)
+    assert card is not None
+    word = service_tier(tier)
+    assert card.knows(word)
+    for tokens in (1_000, 500_000):
+        counts = {"input_tokens": tokens, "output_tokens": 77, "cache_read_tokens": tokens // 3}
+        theirs = genai_prices.calc_price(
+            genai_prices.Usage(**counts), model, provider_id=provider, genai_request_timestamp=AT,
+            price_context={key: tier},
+        )  # fmt: skip
+        ours = card.at(AT_NS, word).tiers.row(tokens).nano_usd(usage(**counts))
+        assert ours == int((theirs.total_price * 10**9).to_integral_value(ROUND_CEILING))
+        assert ours <= card.bound_nano_usd(tokens, 77, AT_NS, service_tier=word)
+
+
+def test_there_are_tiers_to_compare() -> None:
+    """The data have prices of service tiers and of fast modes."""
+    assert {key for _, _, key, _ in SERVED} == {"service_tier", "speed"}
+    assert len(SERVED) > 50
+
+
+def test_calls_and_long_caches_are_charged_or_named() -> None:
+    """A price for each call and for an hour of cache; without one, the part is named and its standard price charged."""
+    counts = usage(
+        input_tokens=1000, cache_write_tokens=300, cache_write_1h_tokens=100, web_searches=2, file_searches=3,
+        other_tool_calls=1,
+    )  # fmt: skip
+    without = compile_row(CACHED)
+    assert without.nano_usd(counts) == 700 * 3_000 + 300 * 3_750
+    assert [part.value for part in without.unpriced(counts)] == [
+        "web_search", "file_search", "other_tool", "cache_write_1h",
+    ]  # fmt: skip
+    fees = {"web_search_usd": Decimal("0.01"), "file_search_usd": Decimal("0.0025"), "cache_write_1h": Decimal(6)}
+    row = compile_row(structs.replace(CACHED, **fees))
+    assert row.nano_usd(counts) == 700 * 3_000 + 200 * 3_750 + 100 * 6_000 + 2 * 10_000_000 + 3 * 2_500_000
+    assert [part.value for part in row.unpriced(counts)] == ["other_tool"]
+    assert row.cache_nano_usd(counts) == (0, 200 * 750 + 100 * 3_000)
+    assert row.bound_nano_usd(1000, 0) == 1000 * 3_750
+    assert row.bound_nano_usd(1000, 0, long_cache=True) == 1000 * 6_000
+
+
+def test_the_configuration_prices_tiers_and_calls(data: PriceData) -> None:
+    """`prices:` may price one tier of a public model, or a model and its tiers anew; a provider's entry wins."""
+
+    def entry(price: int, **more: object) -> PriceFile:
+        given = {"model": "gpt-4o", "input_usd_per_mtok": price, "output_usd_per_mtok": 1} | more
+        return msgspec.convert(given, PriceFile)
+
+    def million(book: PriceBook, tier: str) -> int:
+        card = book.card("openai", "gpt-4o")
+        assert card is not None
+        return card.at(AT_NS, tier).tiers.row(1).nano_usd(usage(input_tokens=1_000_000)) // 10**9
+
+    only_tier = PriceBook(data, [entry(9, service_tier="ultrafast")])
+    assert [million(only_tier, tier) for tier in ("", "ultrafast")] == [2, 9]
+    anew = PriceBook(data, [entry(5), entry(7, service_tier="flex"), entry(8, service_tier="flex", provider="openai")])
+    assert [million(anew, tier) for tier in ("", "flex", "priority")] == [5, 8, 5]
+    card = anew.card("openai", "gpt-4o")
+    assert card is not None
+    assert [card.knows(tier) for tier in ("", "flex", "priority")] == [True, True, False]
+    searched = usage(input_tokens=1, web_searches=1)
+    with_fee = PriceBook(data, [entry(0, web_search_usd="0.02")]).card("openai", "gpt-4o")
+    assert with_fee is not None
+    assert with_fee.at(AT_NS).tiers.row(1).nano_usd(searched) == 20_000_000
 
 
 def _plain_models(data: PriceData) -> list[tuple[str, str]]:

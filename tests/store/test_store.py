@@ -113,6 +113,11 @@ def test_entries_come_back_as_they_were_written(store: LedgerStore) -> None:
         cache_read_tokens=3,
         reasoning_tokens=0,
         input_audio_tokens=1,
+        cache_write_1h_tokens=2,
+        web_searches=4,
+        file_searches=5,
+        other_tool_calls=6,
+        service_tier="priority",
         source=UsageSource.ESTIMATED,
     )
     charge = entry("r", 30, usage=usage)
