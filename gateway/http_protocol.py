@@ -4,6 +4,7 @@ httptools has none: headers without an end would fill the memory, and a request 
 for good.
 """
 
+import re
 from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -25,18 +26,29 @@ _TOO_LARGE = (
 )
 
 
+_UPGRADE = re.compile(rb"\r\nupgrade:[ \t]*h2c[ \t]*(?=\r\n)", re.IGNORECASE)
+
+
 class HttpProtocol(HttpToolsProtocol):
-    """One connection of a caller."""
+    """One connection of a caller.
+
+    Java's HTTP client asks to go on in HTTP/2 with its first request. A server may pass over that, but httptools takes
+    the body that follows for another protocol's: so the wish is taken out before it sees the request.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._besides_body_bytes = 0
         self._last_data = self.loop.time()
         self._head_since: float | None = None
+        self._between_requests = True
 
     def data_received(self, data: bytes) -> None:
         """Take what the caller sent; end the connection of one who sends headers without end."""
         self._besides_body_bytes += len(data)
+        if self._between_requests and b"h2c" in data:
+            head, end, body = data.partition(b"\r\n\r\n")
+            data = _UPGRADE.sub(b"", head + b"\r\n")[:-2] + end + body
         super().data_received(data)
         self._last_data = self.loop.time()
         if self._in_head:
@@ -51,6 +63,11 @@ class HttpProtocol(HttpToolsProtocol):
             else:
                 self.transport.abort()
 
+    def on_message_begin(self) -> None:
+        """Take the beginning of a request."""
+        self._between_requests = False
+        super().on_message_begin()
+
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
         self._besides_body_bytes -= len(body) * (1 + _FRAMING)
@@ -59,6 +76,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Take the end of a request."""
         self._besides_body_bytes = 0
+        self._between_requests = True
         super().on_message_complete()
 
     @property

@@ -268,3 +268,22 @@ async def test_pipelined_requests_are_answered_in_order(running: Running) -> Non
         requests = [request_head("POST", "/", [("content-length", str(n))]) + b"x" * n for n in range(200)]
         await caller.write(b"".join(requests))
         assert [json.loads((await caller.reply()).body) for _ in requests] == list(range(200))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c"), ("http2-settings", "AAEAAEAAAAIAAAAA")],
+        [("Upgrade", " h2c "), ("Connection", "upgrade")],
+    ],
+    ids=["java", "spaced"],
+)
+async def test_a_wish_for_http_2_is_passed_over(running: Running, headers: list[tuple[str, str]]) -> None:
+    """A client that would rather speak HTTP/2, as Java's does, keeps its body, and its connection."""
+    body = b"upgrade: h2c\r\nupgrade: h2c\r\n\r\n"
+    async with raw_connection(running.url) as caller:
+        for _ in range(2):
+            head = request_head("POST", "/", [*headers, ("content-length", str(len(body)))])
+            await caller.write(head + body)
+            reply = await caller.reply()
+            assert (reply.status, reply.body) == (200, str(len(body)).encode())

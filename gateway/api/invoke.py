@@ -8,6 +8,7 @@ import msgspec
 from litestar.types import Receive, Scope, Send
 
 from gateway.api.auth import Authenticator, may_use
+from gateway.api.body import read_body
 from gateway.api.delivery import AsgiDelivery
 from gateway.api.fields import read_fields
 from gateway.api.surface import Surface
@@ -17,7 +18,6 @@ from gateway.serve.serving import Serving
 from gateway.telemetry.observe import Observer, RequestObservation
 from gateway.types.errors import ErrorType, GatewayError, RequestError, ServiceError
 
-MAX_BODY_BYTES = 64 * 1024 * 1024
 _LOG = logging.getLogger(__name__)
 
 
@@ -75,7 +75,7 @@ class Invoker:
         observation.caller, key = self._authenticator.identify(scope["headers"], _address(scope))
         waiting = observation.clock.monotonic()
         try:
-            body = await _read_body(receive, scope)
+            body = await read_body(receive, scope)
         finally:
             observation.caller_s += observation.clock.monotonic() - waiting
         fields = read_fields(body)
@@ -159,38 +159,3 @@ def _find(
 
 
 _METHODS = {method: method for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")}
-
-
-async def _read_body(receive: Receive, scope: Scope) -> bytes:
-    message = await receive()
-    body: bytes = message.get("body", b"")  # type: ignore[assignment]
-    if not message.get("more_body", False):
-        _check_present(message["type"])
-        return body
-    # Only large bodies come in parts: who announces too large a one need not send it.
-    _check_size(_announced_bytes(scope))
-    parts = [body]
-    size = len(body)
-    while message.get("more_body", False):
-        message = await receive()
-        _check_present(message["type"])
-        part: bytes = message.get("body", b"")  # type: ignore[assignment]
-        size += len(part)
-        _check_size(size)
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _announced_bytes(scope: Scope) -> int:
-    # The server has refused lengths that are none.
-    return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
-
-
-def _check_size(size_bytes: int) -> None:
-    if size_bytes > MAX_BODY_BYTES:
-        raise RequestError(ErrorType.REQUEST_TOO_LARGE, f"The request's body is over {MAX_BODY_BYTES // 2**20} MiB.")
-
-
-def _check_present(message_type: str) -> None:
-    if message_type == "http.disconnect":
-        raise RequestError(ErrorType.CALLER_LEFT, "The caller closed the connection.")

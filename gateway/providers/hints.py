@@ -47,7 +47,13 @@ def says_nothing(name: str, value: Raw) -> bool:
 
 def is_neutral(name: str, value: Raw) -> bool:
     """Whether the member asks for what happens without it."""
-    return name in _NEUTRAL and bool(msgspec.json.decode(value) == _NEUTRAL[name])
+    if name not in _NEUTRAL:
+        return False
+    try:
+        return bool(msgspec.json.decode(value) == _NEUTRAL[name])
+    except msgspec.DecodeError:
+        # A number out of every range is the vendor's to refuse.
+        return False
 
 
 def hint(request: ModelRequest, name: str) -> str | None:

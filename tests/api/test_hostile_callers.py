@@ -1,5 +1,6 @@
 """Whatever a caller sends, it gets the documented error of its surface, and the gateway serves on."""
 
+import gzip
 import json
 import logging
 from collections.abc import Iterator
@@ -175,6 +176,36 @@ async def test_a_body_cut_short(upstream: ScriptedUpstream, start_gateway: Start
     assert (record.error_type, record.status_code) == (ErrorType.CALLER_LEFT, 499)
     assert upstream.hits == 0
     await serves_on(gateway, upstream)
+
+
+async def test_a_packed_body(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
+    """A body packed by gzip is unpacked; one that is broken, cut, or unpacks to more than 64 MiB is refused."""
+    gateway = await start_gateway(routes_yaml(upstream.url))
+    packed = gzip.compress(json.dumps({"model": "chat", "messages": USER}).encode())
+    bomb = gzip.compress(b" " * (64 * 1024 * 1024 + 1))
+    headers = {"content-encoding": "gzip"}
+    upstream.script(openai_chat("unpacked"))
+    reply = await gateway.client.post("/v1/chat/completions", content=packed, headers=headers)
+    assert reply.json()["choices"][0]["message"]["content"] == "unpacked"
+    for wrong, code in (
+        (packed[:-9], "invalid_json"),
+        (packed[:2] + b"x", "invalid_json"),
+        (bomb, "request_too_large"),
+    ):
+        refused = await gateway.client.post("/v1/chat/completions", content=wrong, headers=headers)
+        assert refused.json()["error"]["code"] == code
+    assert upstream.hits == 1
+
+
+async def test_numbers_without_end_in_defaults(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
+    """A number out of every range, where a vendor's default is looked for, goes to the vendor like any other."""
+    yaml = routes_yaml(upstream.url).replace("openai_api", "groq_api").replace("provider: openai", "provider: groq")
+    chat = json.dumps({"model": "chat", "messages": USER})[:-1]
+    gateway = await start_gateway(yaml.split("  - name: completions")[0])
+    upstream.script(openai_chat())
+    reply = await gateway.client.post("/v1/chat/completions", content=f'{chat}, "frequency_penalty": 1e999}}')
+    assert reply.status_code == 200
+    assert b'"frequency_penalty":1e999' in upstream.requests[0].body
 
 
 async def test_duplicate_members(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:

@@ -1,0 +1,66 @@
+"""The body of a caller's request: bounded, plain or packed by gzip."""
+
+import zlib
+
+from litestar.types import Receive, Scope
+
+from gateway.types.errors import ErrorType, RequestError
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+"""The longest body, packed or not."""
+_GZIP = b"\x1f\x8b"
+
+
+async def read_body(receive: Receive, scope: Scope) -> bytes:
+    """The body, unpacked. Raises RequestError when it is too large, is no gzip, or its caller leaves before its end."""
+    body = await _received(receive, scope)
+    # No JSON begins so: what a header says of the encoding need not be looked for.
+    return _unpacked(body) if body.startswith(_GZIP) else body
+
+
+def _unpacked(body: bytes) -> bytes:
+    unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    try:
+        # One byte more than allowed is enough to know: a small body may unpack to terabytes.
+        unpacked = unpacker.decompress(body, MAX_BODY_BYTES + 1)
+    except zlib.error:
+        raise RequestError(ErrorType.INVALID_JSON, "The request's body is neither JSON nor gzip.") from None
+    _check_size(len(unpacked))
+    if not unpacker.eof:
+        raise RequestError(ErrorType.INVALID_JSON, "The request's body is cut short in the middle of its gzip.")
+    return unpacked
+
+
+async def _received(receive: Receive, scope: Scope) -> bytes:
+    message = await receive()
+    body: bytes = message.get("body", b"")  # type: ignore[assignment]
+    if not message.get("more_body", False):
+        _check_present(message["type"])
+        return body
+    # Only large bodies come in parts: who announces too large a one need not send it.
+    _check_size(_announced_bytes(scope))
+    parts = [body]
+    size = len(body)
+    while message.get("more_body", False):
+        message = await receive()
+        _check_present(message["type"])
+        part: bytes = message.get("body", b"")  # type: ignore[assignment]
+        size += len(part)
+        _check_size(size)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _announced_bytes(scope: Scope) -> int:
+    # The server has refused lengths that are none.
+    return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
+
+
+def _check_size(size_bytes: int) -> None:
+    if size_bytes > MAX_BODY_BYTES:
+        raise RequestError(ErrorType.REQUEST_TOO_LARGE, f"The request's body is over {MAX_BODY_BYTES // 2**20} MiB.")
+
+
+def _check_present(message_type: str) -> None:
+    if message_type == "http.disconnect":
+        raise RequestError(ErrorType.CALLER_LEFT, "The caller closed the connection.")
