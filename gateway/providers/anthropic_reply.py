@@ -21,6 +21,7 @@ from gateway.providers.canonical_reply import (
     completion_reply,
     decode_reply,
 )
+from gateway.providers.measured import decode_measured
 from gateway.providers.spec import Endpoint
 from gateway.types.errors import ErrorType, UpstreamError
 from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent, StreamSummary
@@ -211,7 +212,7 @@ def _call(block: _Block) -> ToolCall:
 
 def message_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:
     """What is measured of a Messages reply; the bytes stay."""
-    reply = decode_reply(_MESSAGE, body)
+    reply = decode_measured(_MESSAGE, body)
     usage = _usage(reply.usage)
     return ModelReply(
         body=body,
@@ -249,13 +250,14 @@ def completion_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint)
 class _Reader:
     """Reads a Messages stream's events and keeps its summary."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, passes: bool = False) -> None:
         self.summary = StreamSummary()
         self._reported = _Usage()
+        self._decode = decode_measured if passes else decode_reply
 
     def read(self, data: bytes) -> _Event:
         """Decode one event; raises UpstreamError for an error event and for data that is none."""
-        event = decode_reply(_EVENT, data)
+        event = self._decode(_EVENT, data)
         summary = self.summary
         match event.type:
             case "error":
@@ -298,7 +300,7 @@ class MessageStream:
     """Forwards a Messages stream as it came (passthrough), and reads what is measured."""
 
     def __init__(self, request: ModelRequest, endpoint: Endpoint) -> None:
-        self._reader = _Reader()
+        self._reader = _Reader(passes=True)
         self.summary = self._reader.summary
 
     def feed(self, event: StreamEvent) -> bytes:

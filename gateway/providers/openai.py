@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Raw, Struct
 
-from gateway.providers.canonical_reply import decode_reply
 from gateway.providers.hints import is_neutral
+from gateway.providers.measured import decode_measured
 from gateway.providers.openai_messages import suited
 from gateway.providers.openai_responses import RESPONSES
 from gateway.providers.spec import Codec, Dialect, Endpoint, Quirks
@@ -184,7 +184,11 @@ _CONTENT_REPLY = msgspec.json.Decoder(_ContentReply)
 
 def chat_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:
     """Read what is measured from a chat or text completion; the body itself is forwarded untouched."""
-    reply = decode_reply(_CHAT_REPLY, body)
+    try:
+        reply = decode_measured(_CHAT_REPLY, body)
+    except UpstreamError:
+        _raise_reported(body)
+        raise
     usage = _usage(reply.usage, reply.service_tier, reply.model)
     return ModelReply(
         body=body,
@@ -206,7 +210,7 @@ def _content_chars(body: bytes) -> int:
 
 def embeddings_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:
     """Read what is measured from embeddings; their output tokens are 0, since nothing is generated."""
-    reply = decode_reply(_EMBEDDINGS_REPLY, body)
+    reply = decode_measured(_EMBEDDINGS_REPLY, body)
     usage = _usage(reply.usage)
     if usage is not None:
         usage = msgspec.structs.replace(usage, output_tokens=0)
@@ -251,14 +255,25 @@ _CHUNK = msgspec.json.Decoder(_Chunk)
 
 def stream_error(data: bytes) -> UpstreamError:
     """The error that a provider sent inside a stream, in any dialect that words it `{"error": {"message": ...}}`."""
-    error = _ErrorBody()
-    try:
-        body = msgspec.json.decode(data, type=dict[str, Raw])
-        error = msgspec.json.decode(body["error"], type=_ErrorBody)
-    except (msgspec.MsgspecError, KeyError):
-        pass
+    error = _reported(data) or _ErrorBody()
     message = error.message or "The provider reported an error inside its stream."
     return UpstreamError(ErrorType.STREAM_ERROR, message, code=error.code if isinstance(error.code, str) else None)
+
+
+def _raise_reported(body: bytes) -> None:
+    """Raise the error that a reply reports although its status says that all is well, as OpenRouter does."""
+    error = _reported(body)
+    if error is not None and error.message:
+        code = error.code if isinstance(error.code, str) else None
+        raise UpstreamError(ErrorType.PROVIDER_ERROR, error.message, code=code)
+
+
+def _reported(data: bytes) -> "_ErrorBody | None":
+    try:
+        body = msgspec.json.decode(data, type=dict[str, Raw])
+        return msgspec.json.decode(body["error"], type=_ErrorBody)
+    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError):
+        return None
 
 
 class OpenAIStream:
@@ -280,7 +295,7 @@ class OpenAIStream:
             return b""
         if not data:
             return b""
-        chunk = decode_reply(_CHUNK, data)
+        chunk = decode_measured(_CHUNK, data)
         if chunk.error and chunk.error != _NULL:
             raise stream_error(data)
         if summary.response_id is None and chunk.id:

@@ -7,7 +7,7 @@ https://learn.microsoft.com/azure/ai-services/openai/how-to/responses
 import msgspec
 from msgspec import Raw, Struct
 
-from gateway.providers.canonical_reply import decode_reply
+from gateway.providers.measured import decode_measured
 from gateway.providers.spec import Codec, Endpoint
 from gateway.types.errors import ErrorType, RequestError, UpstreamError
 from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent, StreamSummary, WireRequest
@@ -170,10 +170,10 @@ def _finish_reasons(response: _Response) -> tuple[str, ...]:
 def _from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:
     """What is measured of a response; the bytes stay."""
     if request.path_suffix == _COUNT:
-        decode_reply(_TOKEN_COUNT, body)
+        decode_measured(_TOKEN_COUNT, body)
         # Counting consumes no tokens, which is known and not a guess.
         return ModelReply(body=body, usage=Usage(input_tokens=0, output_tokens=0))
-    response = decode_reply(_RESPONSE, body)
+    response = decode_measured(_RESPONSE, body)
     return ModelReply(
         body=body,
         usage=_usage(response),
@@ -201,7 +201,7 @@ class ResponsesStream:
 
     def feed(self, event: StreamEvent) -> bytes:
         """The event's own bytes; raises UpstreamError for an error, and for a response that failed."""
-        read = decode_reply(_EVENT, event.data)
+        read = decode_measured(_EVENT, event.data)
         summary = self.summary
         if read.response is not None:
             summary.response_id = read.response.id or summary.response_id
@@ -216,7 +216,7 @@ class ResponsesStream:
                 summary.finish_reasons = _finish_reasons(read.response)
                 summary.finished = True
             case _ if bytes(read.delta).startswith(b'"'):
-                summary.output_chars += len(decode_reply(_TEXT, bytes(read.delta)))
+                summary.output_chars += len(decode_measured(_TEXT, bytes(read.delta)))
         return event.raw
 
     def close(self) -> bytes:
