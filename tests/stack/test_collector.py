@@ -19,8 +19,10 @@ from threading import Thread
 
 import httpx
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
 from otel.stack import find
@@ -76,10 +78,17 @@ class Backend:
     def __init__(self) -> None:
         self.spans: dict[str, Span] = {}
         self.counts: Counter[str] = Counter()
+        self.lines: Queue[LogRecord] = Queue()
         self._new: Queue[Span] = Queue()
 
-    def take(self, body: bytes) -> None:
-        """Keep the spans of one request."""
+    def take(self, path: str, body: bytes) -> None:
+        """Keep the spans or the log lines of one request."""
+        if path == "/v1/logs":
+            for logs in ExportLogsServiceRequest.FromString(body).resource_logs:
+                for lines in logs.scope_logs:
+                    for line in lines.log_records:
+                        self.lines.put(line)
+            return
         for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
             for scope in resource.scope_spans:
                 for span in scope.spans:
@@ -105,7 +114,7 @@ async def running_backend() -> AsyncIterator[tuple[Backend, str]]:
     class Receive(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
-            backend.take(gzip.decompress(body) if self.headers["content-encoding"] == "gzip" else body)
+            backend.take(self.path, gzip.decompress(body) if self.headers["content-encoding"] == "gzip" else body)
             self.send_response(200)
             self.send_header("content-length", "0")
             self.end_headers()
@@ -130,6 +139,7 @@ async def running_collector(program: str, folder: Path, backend_url: str) -> Asy
         **os.environ,
         "COLLECTOR_HOST": HOST,
         "TRACES_EXPORTER": "otlp_http/other",
+        "LOGS_EXPORTER": "otlp_http/other",
         "OTLP_HTTP_ENDPOINT": backend_url,
         "SAMPLING_WAIT": "1s",
     }
@@ -157,8 +167,9 @@ def _start(command: list[str], environment: dict[str, str], log: Path) -> "subpr
 
 def test_the_collector_accepts_the_file(program: str) -> None:
     """`validate` finds no fault, with each of the exporters that the file offers."""
-    for exporter in ("otlp_grpc/tempo", "otlp_http/other", "debug"):
-        environment = {**os.environ, "TRACES_EXPORTER": exporter}
+    for exporter in ("otlp_grpc/tempo", "otlp_http/other", "otlp_http/loki", "debug"):
+        variable = "LOGS_EXPORTER" if exporter.endswith("loki") else "TRACES_EXPORTER"
+        environment = {**os.environ, variable: exporter}
         command = [program, "validate", "--config", str(CONFIG)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -195,3 +206,21 @@ async def test_what_matters_is_kept_and_secrets_are_not(program: str, tmp_path: 
     talkative = {one.key: one.value.string_value for one in backend.spans["talkative"].attributes}
     assert talkative["route"] == "chat"
     assert not any(secret in str(talkative) for secret in ("jane.doe", "sk-abc", "very-secret"))
+
+
+async def test_log_lines_pass_without_secrets(program: str, tmp_path: Path) -> None:
+    """A log line comes through with its trace and fields; a key or an address in its text or its fields does not."""
+    fields = [KeyValue(key=key, value=AnyValue(string_value=value)) for key, value in _TALKATIVE.items()]
+    body = AnyValue(string_value=_TALKATIVE["note"])
+    line = LogRecord(time_unix_nano=START_NS, body=body, attributes=fields, trace_id=b"t" * 16)
+    request = ExportLogsServiceRequest(resource_logs=[ResourceLogs(scope_logs=[ScopeLogs(log_records=[line])])])
+    async with running_backend() as (backend, url), running_collector(program, tmp_path, url) as endpoint:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            headers = {"content-type": "application/x-protobuf"}
+            reply = await client.post(f"{endpoint}/v1/logs", content=request.SerializeToString(), headers=headers)
+        assert reply.status_code == 200, reply.text
+        came = await asyncio.to_thread(backend.lines.get, True, _WAIT_S)
+    said = {one.key: one.value.string_value for one in came.attributes}
+    assert (came.trace_id, said["route"]) == (b"t" * 16, "chat")
+    for secret in ("jane.doe", "sk-abc", "very-secret"):
+        assert secret not in f"{came.body.string_value} {said}"
