@@ -23,7 +23,7 @@ from tests.servers import missing, require
 CHART = Path(__file__).parents[2] / "deploy" / "helm" / "gaugeway"
 KUBERNETES = "1.33.0"
 ALL = (
-    "serviceMonitor.enabled=true,prometheusRule.enabled=true,dashboards.enabled=true,ledger.shared=true,"
+    "serviceMonitor.enabled=true,prometheusRule.enabled=true,dashboards.enabled=true,config.ledger.postgres=$LEDGER_URL,"
     "autoscaling.enabled=true,ingress.enabled=true,ingress.host=llm.example.com,"
     "prometheusRule.runbooks=https://runbooks.example.com/gaugeway/"
 )
@@ -85,13 +85,23 @@ def test_pods_have_no_privileges(helm: str) -> None:
 
 
 def test_one_ledger_has_one_writer(helm: str) -> None:
-    """A ledger on a volume has one pod, which ends before the next begins; several pods are refused without a shared one."""
+    """A ledger on a volume has one pod, which ends before the next begins; more are refused without a shared one."""
     deployment = _only(_objects(helm), "Deployment")
     assert deployment["spec"]["strategy"] == {"type": "Recreate"}
-    for values in ("replicaCount=2", "autoscaling.enabled=true"):
+    for values in ("replicaCount=2", "autoscaling.enabled=true", "workers=2"):
         done = _run(helm, "template", "prod", str(CHART), "--kube-version", KUBERNETES, "--set", values)
         assert done.returncode != 0
-        assert "several pods need one ledger" in done.stderr
+        assert "several pods or workers need one ledger" in done.stderr
+
+
+def test_a_shared_ledger_allows_several_pods(helm: str) -> None:
+    """With PostgreSQL there are pods and workers as asked, updates roll, and there is no volume."""
+    objects = _objects(helm, "config.ledger.postgres=$LEDGER_URL,replicaCount=3,workers=2")
+    deployment = _only(objects, "Deployment")["spec"]
+    assert deployment["replicas"] == 3
+    assert "strategy" not in deployment
+    assert "--workers=2" in deployment["template"]["spec"]["containers"][0]["args"]
+    assert "PersistentVolumeClaim" not in {one["kind"] for one in objects}
 
 
 @pytest.mark.parametrize("values", ["workers=0", "config=null", "ledger.shred=true"])

@@ -18,13 +18,22 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
-{{/* A ledger file has one writer: more pods need a ledger that they share. */}}
+{{/* Whether the ledger is one that several processes can share. */}}
+{{- define "gaugeway.shared" -}}
+{{- if (.Values.config.ledger).postgres -}}true{{- end -}}
+{{- end -}}
+
+{{- define "gaugeway.several" -}}
+{{- if or .Values.autoscaling.enabled (gt (int .Values.replicaCount) 1) -}}true{{- end -}}
+{{- end -}}
+
+{{/* A ledger file has one writer: more pods or workers need a ledger that they share. */}}
 {{- define "gaugeway.check" -}}
-{{- if and (not .Values.ledger.shared) (or .Values.autoscaling.enabled (gt (int .Values.replicaCount) 1)) -}}
-{{- fail "several pods need one ledger: set ledger.postgres in the configuration, and ledger.shared=true" -}}
+{{- if and (not (include "gaugeway.shared" .)) (or (include "gaugeway.several" .) (gt (int .Values.workers) 1)) -}}
+{{- fail "several pods or workers need one ledger: set config.ledger.postgres, such as $LEDGER_URL with the variable in envFrom" -}}
 {{- end -}}
 {{- end -}}
 
 {{- define "gaugeway.volume" -}}
-{{- and (not .Values.ledger.shared) .Values.ledger.persistence.enabled -}}
+{{- if and (not (include "gaugeway.shared" .)) .Values.ledger.persistence.enabled -}}true{{- end -}}
 {{- end -}}
