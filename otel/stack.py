@@ -149,7 +149,11 @@ def parts(
             },
             url=f"http://{HOST}:{ports.gateway}/docs",
         ),
-        *([_python("callers", "gateway.traffic", "--mix", "tour", "--seconds", "1e9")] if tour else []),
+        *(
+            [_python("callers", "gateway.traffic", "--mix", "tour", "--seconds", "1e9", "--port", str(ports.gateway))]
+            if tour
+            else []
+        ),
     ]
 
 
