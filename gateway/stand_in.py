@@ -26,13 +26,15 @@ HOST, PORT = "127.0.0.1", 8090
 CACHED_PREFIX_TOKENS = 1_024
 """OpenAI caches prompts from this length on, in steps of 128."""
 WORDS = ("a", "lighthouse", "keeps", "ships", "from", "the", "rocks", "and", "tells", "them", "where", "home", "is")
+TOKENS_A_REQUEST = 4_000
 _MINUTE_S = 60.0
 
 
 @dataclass(frozen=True)
 class Character:
     """How a provider behaves when nothing is wrong: seconds to the first token and for each further one, the requests that
-    it takes in a minute, and whether its streams tell their usage unasked, as Mistral's do.
+    it takes in a minute, and whether its streams tell their usage unasked, as Mistral's do. Its limit on tokens is that on
+    requests times TOKENS_A_REQUEST.
     """
 
     first_s: float
@@ -66,15 +68,18 @@ class Provider:
     fault: Fault = Fault()
     lock: threading.Lock = field(default_factory=threading.Lock)
     _seen: set[int] = field(default_factory=set)
-    _recent: deque[float] = field(default_factory=deque)
+    _recent: deque[tuple[float, int]] = field(default_factory=deque)
 
-    def left(self, now: float) -> int:
-        """Requests left of this minute's limit, this one taken; negative when there are none. `now` is monotonic."""
+    def left(self, now: float, tokens: int) -> tuple[int, int]:
+        """Requests and tokens left of this minute's limits, this request with its `tokens` taken; negative when there are
+        none. `now` is monotonic.
+        """
         with self.lock:
-            while self._recent and self._recent[0] < now - _MINUTE_S:
+            while self._recent and self._recent[0][0] < now - _MINUTE_S:
                 self._recent.popleft()
-            self._recent.append(now)
-            return self.character.requests_a_minute - len(self._recent)
+            self._recent.append((now, tokens))
+            most = self.character.requests_a_minute
+            return most - len(self._recent), most * TOKENS_A_REQUEST - sum(taken for _, taken in self._recent)
 
     def fails(self) -> bool:
         """Whether this request is one of those that the fault takes."""
@@ -104,16 +109,23 @@ class Provider:
         return CACHED_PREFIX_TOKENS + (tokens - CACHED_PREFIX_TOKENS) // 256 * 128
 
 
+def _text(body: Mapping[str, Any]) -> str:
+    return json.dumps(body.get("messages") or body.get("prompt") or body.get("input") or "")
+
+
+def given(body: Mapping[str, Any]) -> int:
+    """The tokens that came in: one for each four characters."""
+    return max(1, len(_text(body)) // 4)
+
+
 def usage(body: Mapping[str, Any], provider: Provider, output: int) -> dict[str, Any]:
-    """OpenAI's usage of a reply with `output` tokens: a token for each four characters that came in."""
-    text = json.dumps(body.get("messages") or body.get("prompt") or body.get("input") or "")
-    given = max(1, len(text) // 4)
-    cached = {"cached_tokens": provider.cached(text, given)}
+    """OpenAI's usage of a reply with `output` tokens."""
+    tokens = given(body)
     return {
-        "prompt_tokens": given,
+        "prompt_tokens": tokens,
         "completion_tokens": output,
-        "total_tokens": given + output,
-        "prompt_tokens_details": cached,
+        "total_tokens": tokens + output,
+        "prompt_tokens_details": {"cached_tokens": provider.cached(_text(body), tokens)},
     }
 
 
@@ -153,12 +165,13 @@ class _Requests(BaseHTTPRequestHandler):
         if provider is None:
             self._error(404, f"There is no provider {name!r}; there are {', '.join(self.providers)}.")
             return
-        left = provider.left(self.clock())
+        requests, tokens = provider.left(self.clock(), given(body))
         limits = {
             "x-ratelimit-limit-requests": str(provider.character.requests_a_minute),
-            "x-ratelimit-remaining-requests": str(max(0, left)),
+            "x-ratelimit-remaining-requests": str(max(0, requests)),
+            "x-ratelimit-remaining-tokens": str(max(0, tokens)),
         }
-        if left < 0:
+        if min(requests, tokens) < 0:
             self._error(429, "Rate limit reached.", limits | {"retry-after": "1"})
         elif provider.fails():
             self._error(503, "The model is overloaded.", limits)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from gateway import traffic
-from gateway.stand_in import CHARACTERS, make_server
+from gateway.stand_in import CHARACTERS, TOKENS_A_REQUEST, make_server
 from tests.running_gateway import running_gateway
 
 TOUR = Path(__file__).parents[1] / "examples" / "tour.yaml"
@@ -107,6 +107,7 @@ def test_a_minute_has_its_limit() -> None:
         left = [int(_chat(client, max_tokens=1).headers["x-ratelimit-remaining-requests"]) for _ in range(limit)]
         refused = _chat(client)
     assert left == list(range(limit - 1, -1, -1))
+    assert 0 < int(refused.headers["x-ratelimit-remaining-tokens"]) < limit * TOKENS_A_REQUEST
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
 
 
