@@ -54,10 +54,10 @@ class EmbeddingsRequest(Struct, omit_defaults=True):
 
 
 class Usage(Struct):
-    """Token counts."""
+    """Token counts; null where the provider reported none."""
 
-    prompt_tokens: int
-    total_tokens: int
+    prompt_tokens: int | None
+    total_tokens: int | None
     completion_tokens: int | None = None
 
 
@@ -72,7 +72,7 @@ class ChatChoice(Struct):
 class ChatReply(Struct):
     """A chat reply."""
 
-    id: str
+    id: str | None
     object: Literal["chat.completion"]
     created: int
     model: str
@@ -91,7 +91,7 @@ class CompletionsChoice(Struct):
 class CompletionsReply(Struct):
     """A completions reply."""
 
-    id: str
+    id: str | None
     object: Literal["text_completion"]
     created: int
     model: str
