@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from gateway.providers.anthropic_thinking import add_thinking
+from gateway.providers.anthropic_thinking import add_thinking, remembers_thoughts
 from gateway.providers.canonical_request import (
     ChatView,
     Message,
@@ -20,6 +20,7 @@ from gateway.providers.canonical_request import (
     data_url,
     decode_member,
     functions_of,
+    functions_spoken_of,
     parts_of,
     present,
     read_chat,
@@ -82,7 +83,7 @@ def messages_body(request: ModelRequest, model: str) -> dict[str, Any]:
     if system:
         body["system"] = _system(system)
     if effort := hint(request, "reasoning_effort"):
-        add_thinking(body, effort, model, limited=view.token_limit is not None, remembers=_remembers(view))
+        add_thinking(body, effort, model, limited=view.token_limit is not None, remembers=remembers_thoughts(view))
     return body
 
 
@@ -143,16 +144,6 @@ def _conversation(view: ChatView) -> tuple[list[_Block], list[dict[str, Any]]]:
                     param=f"{path}.role",
                 )
     return system, turns
-
-
-def _remembers(view: ChatView) -> bool:
-    """Whether each of the assistant's calls since the user last spoke comes with the thoughts that led to it."""
-    for message in reversed(view.messages):
-        if message.role == "user":
-            break
-        if message.role == "assistant" and message.tool_calls and not message.thinking_blocks:
-            return False
-    return True
 
 
 def _system_blocks(message: Message, path: str) -> list[_Block]:
@@ -260,6 +251,11 @@ def _add_tools(body: dict[str, Any], view: ChatView) -> None:
             )
             for function, tool in zip(functions_of(view), view.tools, strict=True)
         ]
+    elif names := functions_spoken_of(view):
+        # Claude refuses a conversation with calls and no tools; the caller wants no more of them.
+        body["tools"] = [{"name": name, "input_schema": _NO_PARAMETERS} for name in names]
+        body["tool_choice"] = {"type": "none"}
+        return
     choice = _tool_choice(view)
     if view.parallel_tool_calls is False and view.tools:
         choice = choice or {"type": "auto"}

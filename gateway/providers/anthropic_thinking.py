@@ -6,6 +6,8 @@ Source: https://platform.claude.com/docs/en/build-with-claude/adaptive-thinking 
 import re
 from typing import Any
 
+from gateway.providers.canonical_request import ChatView
+
 _EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "max", "max": "max"}
 _BUDGETS = {"low": 1024, "medium": 8192, "high": 24_576, "max": 24_576}
 """Tokens of thought of the models that take a budget; Google translates the same words into these."""
@@ -42,3 +44,13 @@ def add_thinking(body: dict[str, Any], effort: str, model: str, *, limited: bool
     # Claude thinks at its own temperature only.
     for name in ("temperature", "top_k", "top_p"):
         body.pop(name, None)
+
+
+def remembers_thoughts(view: ChatView) -> bool:
+    """Whether each of the assistant's calls since the user last spoke comes with the thoughts that led to it."""
+    for message in reversed(view.messages):
+        if message.role == "user":
+            break
+        if message.role == "assistant" and message.tool_calls and not message.thinking_blocks:
+            return False
+    return True

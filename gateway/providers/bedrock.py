@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from gateway.providers import bedrock_converse, bedrock_invoke, bedrock_messages
+from gateway.providers import bedrock_converse, bedrock_converse_request, bedrock_invoke, bedrock_messages
 from gateway.providers.bedrock_invoke import vendor_of
 from gateway.providers.spec import (
     Auth,
@@ -115,7 +115,7 @@ DIALECT = Dialect(
     name="bedrock",
     codecs={
         Operation.CHAT: Codec(
-            to_wire=bedrock_converse.to_wire,
+            to_wire=bedrock_converse_request.to_wire,
             from_wire=bedrock_converse.from_wire,
             open_stream=bedrock_converse.ConverseStream,
         ),

@@ -1,58 +1,28 @@
-"""Bedrock's Converse and ConverseStream: chats of every model with one body, with tools, images and JSON schemas.
+"""Bedrock's Converse and ConverseStream: replies and streams of every model in one form, with tools and reasoning.
 
 Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html and ..._ConverseStream.html
 """
 
-from typing import Any
+from typing import TypeGuard
 
 import msgspec
 from msgspec import Raw, Struct
 
-from gateway.providers.bedrock_invoke import model_url
-from gateway.providers.canonical_reply import ChatChoice, ChunkWriter, Function, ToolCall, chat_reply, decode_reply
-from gateway.providers.canonical_reply import Message as ReplyMessage
-from gateway.providers.canonical_request import (
-    ChatView,
-    Message,
-    Part,
-    ToolChoice,
-    call_arguments,
-    call_id,
-    data_url,
-    functions_of,
-    members,
-    parts_of,
-    present,
-    read_chat,
-    schema_of,
-    stop_list,
-    text_of,
+from gateway.providers.canonical_reply import (
+    ChatChoice,
+    ChunkWriter,
+    Function,
+    ThinkingBlock,
+    ToolCall,
+    chat_reply,
+    decode_reply,
 )
-from gateway.providers.parameters import encode
+from gateway.providers.canonical_reply import Message as ReplyMessage
 from gateway.providers.spec import Endpoint
-from gateway.types.errors import ErrorType, RequestError, UpstreamError
-from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent, StreamSummary, WireRequest
+from gateway.types.errors import ErrorType, UpstreamError
+from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent, StreamSummary
 from gateway.types.usage import Usage, service_tier
 
-_NATIVE = (
-    "additionalModelRequestFields",
-    "additionalModelResponseFieldPaths",
-    "guardrailConfig",
-    "outputConfig",
-    "performanceConfig",
-    "promptVariables",
-    "requestMetadata",
-    "serviceTier",
-)
-"""Members of Converse's own that a caller may send; others would be refused by AWS, and are left out."""
-_IMAGE_FORMATS = {
-    "image/png": "png",
-    "image/jpeg": "jpeg",
-    "image/jpg": "jpeg",
-    "image/gif": "gif",
-    "image/webp": "webp",
-}
-_JSON_ONLY = "Answer with one JSON object and nothing else."
 _FINISH_REASONS = {
     "tool_use": "tool_calls",
     "max_tokens": "length",
@@ -61,154 +31,9 @@ _FINISH_REASONS = {
     "guardrail_intervened": "content_filter",
 }
 
-_Block = dict[str, Any]
-
 
 def _compact(value: Raw) -> str:
     return msgspec.json.format(bytes(value), indent=-1).decode()
-
-
-def _refuse(message: str, param: str) -> RequestError:
-    return RequestError(ErrorType.INVALID_REQUEST, message, param=param)
-
-
-# --- requests ---------------------------------------------------------------------------------------------------
-
-
-def to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest:
-    """`/converse`, or `/converse-stream`."""
-    view, extras = read_chat(request)
-    if view.n not in (None, 1):
-        raise _refuse(f"Parameter n must be 1 for Amazon Bedrock, got {view.n}.", "n")
-    system, messages = _conversation(view)
-    body: dict[str, Any] = {"messages": messages}
-    sampling = members(
-        temperature=view.temperature,
-        topP=view.top_p,
-        maxTokens=view.token_limit,
-        stopSequences=stop_list(view.stop),
-    )
-    if sampling:
-        body["inferenceConfig"] = sampling
-    if tools := _tool_config(view):
-        body["toolConfig"] = tools
-    _add_format(body, system, view)
-    if system:
-        body["system"] = system
-    body |= {name: extras[name] for name in _NATIVE if name in extras}
-    return WireRequest(url=model_url(endpoint, "converse-stream" if request.stream else "converse"), body=encode(body))
-
-
-def _conversation(view: ChatView) -> tuple[list[_Block], list[dict[str, Any]]]:
-    """The system's blocks, and turns of alternating roles: neighbours of one role are one turn, as AWS demands."""
-    system: list[_Block] = []
-    turns: list[dict[str, Any]] = []
-    for index, message in enumerate(view.messages):
-        path = f"messages[{index}]"
-        if message.role in ("system", "developer"):
-            system.append({"text": text_of(message, path)})
-            continue
-        role = "assistant" if message.role == "assistant" else "user"
-        blocks = _blocks(message, path)
-        if not blocks:
-            continue
-        if turns and turns[-1]["role"] == role:
-            turns[-1]["content"] += blocks
-        else:
-            turns.append({"role": role, "content": blocks})
-    return system, turns
-
-
-def _blocks(message: Message, path: str) -> list[_Block]:
-    match message.role:
-        case "user":
-            parts = enumerate(parts_of(message, path))
-            return [_part(part, f"{path}.content[{n}]") for n, (part, _) in parts if part.type != "text" or part.text]
-        case "assistant":
-            text = text_of(message, path)
-            calls = message.tool_calls or []
-            # AWS refuses blank texts, which clients leave beside calls.
-            blocks: list[_Block] = [{"text": text}] if text.strip() else []
-            for number, call in enumerate(calls):
-                if not call.function.name.strip():
-                    raise _refuse(
-                        f"Invalid assistant tool call: missing function name for tool_call_id={call.id}.",
-                        f"{path}.tool_calls[{number}].function.name",
-                    )
-                arguments = call_arguments(call, f"{path}.tool_calls[{number}]")
-                blocks.append(
-                    {"toolUse": {"toolUseId": call_id(call.id), "name": call.function.name, "input": arguments}}
-                )
-            return blocks
-        case "tool":
-            result = {
-                "toolUseId": call_id(message.tool_call_id or ""),
-                "content": [{"text": text_of(message, path)}],
-            }
-            return [{"toolResult": result}]
-        case role:
-            raise _refuse(
-                f"{path}.role is '{role}'; it must be system, developer, user, assistant or tool.", f"{path}.role"
-            )
-
-
-def _part(part: Part, path: str) -> _Block:
-    if part.type == "text" and part.text is not None:
-        return {"text": part.text}
-    address = part.image_address
-    if part.type != "image_url" or address is None:
-        raise _refuse(f"{path} is of type '{part.type}'; Amazon Bedrock takes text and image_url.", path)
-    image = data_url(address)
-    if image is None:
-        raise _refuse(f"{path}.image_url.url must be a data: URL; Amazon Bedrock fetches no addresses.", path)
-    media_type, data = image
-    if media_type not in _IMAGE_FORMATS:
-        raise _refuse(f"{path} is {media_type}; Amazon Bedrock takes {', '.join(_IMAGE_FORMATS)}.", path)
-    return {"image": {"format": _IMAGE_FORMATS[media_type], "source": {"bytes": data}}}
-
-
-def _tool_config(view: ChatView) -> dict[str, Any] | None:
-    """`tools` and `tool_choice`. AWS has no `none`: the tools are left out, unless earlier turns speak of them."""
-    talked = any(message.tool_calls or message.role == "tool" for message in view.messages)
-    if not view.tools or (view.tool_choice == "none" and not talked):
-        return None
-    tools = [
-        {
-            "toolSpec": members(
-                name=function.name,
-                # AWS refuses an empty description.
-                description=function.description or None,
-                inputSchema={
-                    "json": function.parameters
-                    if present(function.parameters)
-                    else {"type": "object", "properties": {}}
-                },
-                strict=function.strict,
-            )
-        }
-        for function in functions_of(view)
-    ]
-    match view.tool_choice:
-        case "required":
-            return {"tools": tools, "toolChoice": {"any": {}}}
-        case "auto":
-            return {"tools": tools, "toolChoice": {"auto": {}}}
-        case ToolChoice(function=function) if function is not None:
-            return {"tools": tools, "toolChoice": {"tool": {"name": function.name}}}
-        case _:
-            return {"tools": tools}
-
-
-def _add_format(body: dict[str, Any], system: list[_Block], view: ChatView) -> None:
-    wanted = view.response_format
-    if wanted is None:
-        return
-    if wanted.type == "json_object":
-        system.append({"text": _JSON_ONLY})
-    elif wanted.json_schema is not None and (schema := schema_of(view)) is not None:
-        # AWS wants the schema as text.
-        definition = {"schema": _compact(schema)} | members(name=wanted.json_schema.name or None)
-        body["outputConfig"] = {"textFormat": {"type": "json_schema", "structure": {"jsonSchema": definition}}}
 
 
 # --- whole replies ----------------------------------------------------------------------------------------------
@@ -255,10 +80,12 @@ class _ToolUse(Struct, rename="camel"):
 
 class _ReasoningText(Struct):
     text: str = ""
+    signature: str | None = None
 
 
 class _Reasoning(Struct, rename="camel"):
     reasoning_text: _ReasoningText | None = None
+    redacted_content: str | None = None
 
 
 class _ContentBlock(Struct, rename="camel"):
@@ -286,7 +113,7 @@ _REPLY = msgspec.json.Decoder(_Reply)
 
 
 def from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:
-    """The message as the only choice: texts joined, reasoning apart, tool uses as calls."""
+    """The message as the only choice: texts joined, reasoning apart (signed, too), tool uses as calls."""
     reply = decode_reply(_REPLY, body)
     blocks = reply.output.message.content
     text = "".join(block.text for block in blocks if block.text is not None)
@@ -306,10 +133,27 @@ def from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelRe
     message = ReplyMessage(
         content=text or (None if calls else ""),
         reasoning_content=thoughts or msgspec.UNSET,
+        thinking_blocks=[_thought(block.reasoning_content) for block in blocks if _signed(block.reasoning_content)]
+        or msgspec.UNSET,
         tool_calls=calls or msgspec.UNSET,
     )
     choice = ChatChoice(index=0, message=message, finish_reason=_FINISH_REASONS.get(reply.stop_reason, "stop"))
     return chat_reply(request, [choice], model=endpoint.model, usage=_usage(reply.usage, reply.service_tier))
+
+
+def _signed(reasoning: _Reasoning | None) -> TypeGuard[_Reasoning]:
+    """Whether the model wants its reasoning back: only then there is more to it than its text."""
+    if reasoning is None:
+        return False
+    text = reasoning.reasoning_text
+    return reasoning.redacted_content is not None or (text is not None and text.signature is not None)
+
+
+def _thought(reasoning: _Reasoning, index: int | msgspec.UnsetType = msgspec.UNSET) -> ThinkingBlock:
+    if reasoning.redacted_content is not None:
+        return ThinkingBlock(index=index, type="redacted_thinking", data=reasoning.redacted_content)
+    text = reasoning.reasoning_text or _ReasoningText()
+    return ThinkingBlock(index=index, type="thinking", thinking=text.text, signature=text.signature or msgspec.UNSET)
 
 
 # --- streams ----------------------------------------------------------------------------------------------------
@@ -319,8 +163,10 @@ class _ToolUseDelta(Struct):
     input: str = ""
 
 
-class _ReasoningDelta(Struct):
+class _ReasoningDelta(Struct, rename="camel"):
     text: str = ""
+    signature: str | None = None
+    redacted_content: str | None = None
 
 
 class _BlockDelta(Struct, rename="camel"):
@@ -379,6 +225,13 @@ def stream_exception(event: StreamEvent) -> UpstreamError | None:
     )
 
 
+def _joined(so_far: _Reasoning | None, delta: _ReasoningDelta) -> _Reasoning:
+    if delta.redacted_content is not None:
+        return _Reasoning(redacted_content=delta.redacted_content)
+    text = (so_far.reasoning_text if so_far is not None else None) or _ReasoningText()
+    return _Reasoning(_ReasoningText(text.text + delta.text, delta.signature or text.signature))
+
+
 class ConverseStream:
     """Turns Converse's events into chunks. The usage comes after the end of the message."""
 
@@ -388,10 +241,14 @@ class ConverseStream:
         self._calls: dict[int, int] = {}
         """Which call a content block is: text blocks count as blocks, too."""
         self._without_input: set[int] = set()
+        self._reasoning: _Reasoning | None = None
+        self._thoughts = 0
 
     def feed(self, event: StreamEvent) -> bytes:
         """One frame; raises UpstreamError for an exception frame and for data that is no event."""
         match event.name:
+            case "contentBlockStop" if self._reasoning is not None:
+                return self._think(self._reasoning)
             case "contentBlockStop" if self._without_input:
                 return self._call_ends(decode_reply(_EVENT, event.data).content_block_index)
             case "contentBlockStart" | "contentBlockDelta":
@@ -418,6 +275,14 @@ class ConverseStream:
         function = Function(name=tool_use.name, arguments="")
         return self._writer.delta(tool_calls=[ToolCall(index=index, id=tool_use.tool_use_id, function=function)])
 
+    def _think(self, reasoning: _Reasoning) -> bytes:
+        """The whole thought in one chunk, as it is to be sent back: its words have gone out piece by piece."""
+        self._reasoning = None
+        if not _signed(reasoning):
+            return b""
+        self._thoughts += 1
+        return self._writer.delta(thinking_blocks=[_thought(reasoning, self._thoughts - 1)])
+
     def _call_ends(self, block: int) -> bytes:
         """A call without input has none in its deltas; an empty object is what it means."""
         return self._delta(block, _BlockDelta(tool_use=_ToolUseDelta("{}"))) if block in self._without_input else b""
@@ -431,10 +296,12 @@ class ConverseStream:
                 index=self._calls.get(block, 0), type=msgspec.UNSET, function=Function(arguments=delta.tool_use.input)
             )
             return self._writer.delta(tool_calls=[piece])
-        thought = delta.reasoning_content.text if delta.reasoning_content is not None else ""
+        thought = ""
+        if delta.reasoning_content is not None:
+            thought = delta.reasoning_content.text
+            self._reasoning = _joined(self._reasoning, delta.reasoning_content)
         self.summary.output_chars += len(delta.text or "") + len(thought)
         if not delta.text and not thought:
-            # A signature of reasoning has no place in a chunk.
             return b""
         return self._writer.delta(content=delta.text, reasoning_content=thought or None)
 

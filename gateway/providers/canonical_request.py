@@ -369,6 +369,11 @@ def functions_of(view: ChatView) -> list[FunctionSpec]:
     return functions
 
 
+def functions_spoken_of(view: ChatView) -> list[str]:
+    """The names of the functions that earlier turns called, for vendors who then insist on hearing of them again."""
+    return list(dict.fromkeys(call.function.name for message in view.messages for call in message.tool_calls or ()))
+
+
 def members(**given: Any) -> dict[str, Any]:
     """The members that are not None, for a body that leaves the others out."""
     return {name: value for name, value in given.items() if value is not None}
