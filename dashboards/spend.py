@@ -162,12 +162,18 @@ def _budgets() -> tuple[Panel, ...]:
         ),
         time_series(
             "Budget left",
-            "The burn-down: what each budget may still spend, which is its limit less spent less held for requests in "
+            "The burn-down: the share of its limit that each budget may still spend, less what is held for requests in "
             "flight. At 0 a hard budget refuses; a jump up is a new window.",
-            [Query(expr=spending.left(OF, ("budget", "scope")), legend="{{budget}} · {{scope}}")],
-            unit=Unit.USD,
+            [
+                Query(
+                    expr=f"({spending.left(OF, ('budget', 'scope'))}) / ({OF.gauge(names.BUDGET_LIMIT, by=('budget', 'scope'))} > 0)",
+                    legend="{{budget}} · {{scope}}",
+                )
+            ],
+            unit=Unit.SHARE,
             width=12,
             height=7,
+            maximum=1,
         ),
         time_series(
             "Forecast for the end of the window",

@@ -6,11 +6,14 @@ import re
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jsonschema
 import pytest
 import yaml
 
+from gateway.config.load import load_file
+from gateway.providers.registry import find_provider
 from otel.rules.render import GRAFANA_DATASOURCE
 from otel.stack import HOST, Ports, parts, prometheus_folder
 from tests.servers import require
@@ -41,6 +44,20 @@ def test_services_are_pinned_and_private(name: str) -> None:
             assert (ROOT / source).exists(), volume
         else:
             assert source in COMPOSE["volumes"], volume
+
+
+def test_profiles_serve_the_shared_example() -> None:
+    """examples/shared.yaml loads with the variables that compose sets, and they lead to the profiles' servers."""
+    environment = {
+        name: re.sub(r"\$\{\w+:-\}", "x", value) for name, value in SERVICES["gateway"]["environment"].items()
+    }
+    known = environment | {"OPENAI_API_KEY": "sk-test"}
+    settings = load_file(ROOT / "examples" / "shared.yaml", find_provider, known)
+    assert settings.money.ledger.postgres is not None
+    assert {urlsplit(environment[name]).hostname for name in ("LEDGER_URL", "REDIS_URL")} == {"postgres", "valkey"}
+    for name in ("postgres", "valkey"):
+        assert SERVICES[name]["profiles"] == [name]
+        assert SERVICES["gateway"]["depends_on"][name] == {"condition": "service_healthy", "required": False}
 
 
 def test_no_secret_is_written_down() -> None:
