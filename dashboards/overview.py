@@ -53,7 +53,7 @@ def _failed_share(window: str) -> str:
 
 
 def _health() -> tuple[Panel, ...]:
-    burn = f"({_failed_share('1h')}) / {1 - thresholds.AVAILABILITY:g}"
+    burn = f"({_failed_share('1h')}) / {1 - thresholds.AVAILABILITY:g} or {OF.zero()}"
     page = thresholds.BURN_WINDOWS[0].factor
     slow_burn = thresholds.BURN_WINDOWS[1].factor
     return (

@@ -18,7 +18,7 @@ def _now() -> tuple[Panel, ...]:
         single(
             "Up",
             "Instances that Prometheus can scrape. Fewer than planned: the missing one's log tells why.",
-            Query(expr=OF.gauge(names.BUILD_INFO, fold="count")),
+            Query(expr=f"{OF.gauge(names.BUILD_INFO, fold='count')} or vector(0)"),
             unit=Unit.COUNT,
             thresholds=steps((None, RED), (1, GREEN)),
         ),
