@@ -160,7 +160,7 @@ class Traffic:
         error = failure.value if failure else ""
         gen_ai = (
             {"llm/v1/chat": "chat", "llm/v1/completions": "text_completion"}.get(target.route_type, "embeddings"),
-            target.gen_ai, target.model, target.model, f"api.{target.provider}.com", error, target.route,
+            target.gen_ai, target.model, target.model, f"api.{target.provider}.com", "443", error, target.route,
         )  # fmt: skip
         attempt = (target.route, target.provider, target.model, kind)
         self._add(names.ATTEMPTS, (*attempt, failure.outcome.value if failure else "ok", error), 1)

@@ -88,6 +88,10 @@ def _known(value: Any) -> Any:
     return value or None
 
 
+def _whole(value: float) -> int | None:
+    return int(value) if value.is_integer() else None
+
+
 def _usd(nano_usd: int) -> float:
     return nano_usd / 1e9
 
@@ -95,6 +99,10 @@ def _usd(nano_usd: int) -> float:
 def _cost_basis(cost: Any) -> str:
     basis: str = cost.basis.value
     return basis
+
+
+def _usage_source(usage: Usage) -> str:
+    return usage.source.value
 
 
 def _input_messages(content: Content) -> str | None:
@@ -185,12 +193,19 @@ ATTEMPT: tuple[Attribute, ...] = (
     _d("gen_ai.request.presence_penalty", "attempt.parameters.presence_penalty", "As the caller asked."),
     _i("gen_ai.request.seed", "attempt.parameters.seed", "As the caller asked."),
     _i("gen_ai.request.choice.count", "attempt.parameters.choice_count", "As the caller asked, where it is not 1."),
+    _d("gen_ai.request.top_k", "attempt.parameters.top_k", "As the caller asked.", only=Semconv.V1_41),
+    _i("gen_ai.request.top_k", "attempt.parameters.top_k", "As the caller asked.", convert=_whole, only=Semconv.LATEST),
+    _s("gen_ai.request.reasoning.level", "attempt.parameters.reasoning_level", "As the caller asked.",
+       only=Semconv.LATEST),
+    _s("gen_ai.output.type", "attempt.parameters.output_type", "`text` or `json`, where the caller asked for one."),
     _s("gen_ai.response.model", "attempt.response_model", "The model that answered."),
     Attribute(name="gen_ai.response.finish_reasons", type=AttributeType.STRINGS, source="attempt.finish_reasons",
               help="Why each choice ended.", convert=_list),
     _s("error.type", "attempt.error_type", "Why the attempt failed: the closed list below.", convert=_text),
     Attribute(name="gen_ai.request.stop_sequences", type=AttributeType.STRINGS, source="attempt.parameters.stop",
               help="As the caller asked; only where the route captures content.", convert=_list, varies=Varies.ALWAYS),
+    _s("gateway.usage.source", "attempt.usage", "Who counted the tokens: `provider`, or `estimated` by the gateway.",
+       convert=_usage_source, **_EACH),
     _s("gateway.cost.basis", "attempt.cost", "How sure the cost is.", convert=_cost_basis, **_EACH),
     _s("gen_ai.response.id", "attempt.response_id", "The provider's id of the reply.", **_EACH),
     _d("gateway.connect_s", "attempt.connect_s", "Seconds to connect (name, TCP, TLS); absent on an open connection.",
@@ -234,5 +249,6 @@ HTTP: tuple[Attribute, ...] = (
 
 
 def of_generation(table: tuple[Attribute, ...], semconv: Semconv) -> tuple[Attribute, ...]:
-    """The attributes of a table that a choice of conventions has."""
-    return tuple(a for a in table if a.only is None or semconv in (a.only, Semconv.BOTH))
+    """The attributes of a table that a choice of conventions has; where both have a name, v1.41's type is taken."""
+    chosen = [a for a in table if a.only is None or semconv in (a.only, Semconv.BOTH)]
+    return tuple({a.name: a for a in reversed(chosen)}.values())[::-1]

@@ -83,6 +83,24 @@ charged. Labels of metrics are configured names or closed lists; nothing that a 
 (tokens, a price) is absent and never 0. Prompts, completions, keys and headers stand in no signal.
 """
 
+_CONVENTIONS = """\
+### How the conventions are read
+
+- `tests/golden/<provider>.json` shows each provider's attempts as spans and metrics: a unary call, a stream, a refusal and a
+  caller who leaves, in both generations.
+- Metrics have every attribute of the conventions as a label, dots written `_`, and two more: `route`, and `error_type` also
+  on tokens. An empty label is an absent attribute. Units and `_total` are added as Prometheus writes them.
+- `time_per_output_chunk`: the conventions record each gap between two chunks. The gateway records once a stream the mean per
+  output *token*, `(last chunk - first chunk) / (output tokens - 1)`, since providers put any number of tokens into a chunk.
+- `time_to_first_chunk`: chunks that only announce a reply (Anthropic's `message_start`, Responses' `response.created`) are
+  not counted; the first that holds generated output is.
+- Bounds of token histograms end in .5, so that Prometheus 3 does not rewrite them; no count falls between the two.
+- Token percentiles and the conventions' counters are of what providers reported. Estimates (`gateway.usage.source`) stand on
+  the span and in `gateway_tokens_total`.
+- `gen_ai.token.modality` is `audio` where the provider says so, else `unknown`: what it does not tell apart is not guessed.
+- Messages on spans are JSON strings, the form that the conventions allow where an SDK has no structured attributes.
+"""
+
 
 def document() -> str:
     """The whole page."""
@@ -91,6 +109,7 @@ def document() -> str:
             _PREFACE,
             _metrics(),
             _spans(),
+            _CONVENTIONS,
             _log_line(),
             _errors(),
             _variables(),

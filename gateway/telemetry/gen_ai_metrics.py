@@ -20,7 +20,8 @@ from gateway.types.usage import Usage, UsageSource
 class Generation(Struct, frozen=True, kw_only=True):
     """The families of one generation of the conventions.
 
-    `input_tokens` and `output_tokens` have the label values that follow the common ones. `counters` are of tokens.
+    `input_tokens` and `output_tokens` have the label values that follow the common ones. `counters` are of tokens, by
+    modality; `expected` are those that begin at 0 also where nothing is reported.
     """
 
     duration: Metric
@@ -28,7 +29,16 @@ class Generation(Struct, frozen=True, kw_only=True):
     per_chunk: Metric
     input_tokens: tuple[Metric, tuple[str, ...]]
     output_tokens: tuple[Metric, tuple[str, ...]]
-    counters: tuple[tuple[Metric, Callable[[Usage], int | None]], ...] = ()
+    counters: tuple[tuple[Metric, str, Callable[[Usage], int | None]], ...] = ()
+    expected: tuple[Metric, ...] = ()
+
+
+_UNKNOWN, _AUDIO = "unknown", "audio"
+"""Values of `gen_ai.token.modality`. Providers tell audio apart, and leave open what of the rest is text or image."""
+
+
+def _but_audio(tokens: int | None, audio: int | None) -> int | None:
+    return tokens if tokens is None or audio is None else max(0, tokens - audio)
 
 
 V1_41 = Generation(
@@ -45,12 +55,19 @@ LATEST = Generation(
     input_tokens=(names.INFERENCE_INPUT_TOKENS, ()),
     output_tokens=(names.INFERENCE_OUTPUT_TOKENS, ()),
     counters=(
-        (names.INFERENCE_USAGE_INPUT, attrgetter("input_tokens")),
-        (names.INFERENCE_USAGE_OUTPUT, attrgetter("output_tokens")),
-        (names.INFERENCE_USAGE_CACHE_READ, attrgetter("cache_read_tokens")),
-        (names.INFERENCE_USAGE_CACHE_WRITE, attrgetter("cache_write_tokens")),
-        (names.INFERENCE_USAGE_REASONING, attrgetter("reasoning_tokens")),
+        (names.INFERENCE_USAGE_INPUT, _UNKNOWN, lambda usage: _but_audio(usage.input_tokens, usage.input_audio_tokens)),
+        (names.INFERENCE_USAGE_INPUT, _AUDIO, attrgetter("input_audio_tokens")),
+        (
+            names.INFERENCE_USAGE_OUTPUT,
+            _UNKNOWN,
+            lambda usage: _but_audio(usage.output_tokens, usage.output_audio_tokens),
+        ),
+        (names.INFERENCE_USAGE_OUTPUT, _AUDIO, attrgetter("output_audio_tokens")),
+        (names.INFERENCE_USAGE_CACHE_READ, _UNKNOWN, attrgetter("cache_read_tokens")),
+        (names.INFERENCE_USAGE_CACHE_WRITE, _UNKNOWN, attrgetter("cache_write_tokens")),
+        (names.INFERENCE_USAGE_REASONING, _UNKNOWN, attrgetter("reasoning_tokens")),
     ),
+    expected=(names.INFERENCE_USAGE_INPUT, names.INFERENCE_USAGE_OUTPUT),
 )
 GENERATIONS: Mapping[Semconv, tuple[Generation, ...]] = {
     Semconv.V1_41: (V1_41,),
@@ -75,10 +92,19 @@ class GenAiSeries:
         self._per_chunk: Histogram | None = None
         self._input: Histogram | None = None
         self._output: Histogram | None = None
-        self._counters: dict[str, Counter] = {}
+        self._counters: dict[tuple[str, str], Counter] = {}
+        for metric in generation.expected:
+            self._counter(metric, _UNKNOWN)
 
     def _histogram(self, metric: Metric, more: tuple[str, ...] = ()) -> Histogram:
         return self._families[metric.name].histogram(*self._labels, *more)
+
+    def _counter(self, metric: Metric, modality: str) -> Counter:
+        counter = self._counters.get((metric.name, modality))
+        if counter is None:
+            counter = self._families[metric.name].counter(*self._labels, modality)
+            self._counters[metric.name, modality] = counter
+        return counter
 
     def record(self, attempt: AttemptRecord, trace_id: int, now: float) -> None:
         """Count one attempt; `trace_id` (0 for none) at `now` becomes the exemplar."""
@@ -108,10 +134,7 @@ class GenAiSeries:
             if self._output is None:
                 self._output = self._histogram(*self._generation.output_tokens)
             self._output.observe(usage.output_tokens)
-        for metric, read in self._generation.counters:
+        for metric, modality, read in self._generation.counters:
             tokens = read(usage)
             if tokens:
-                counter = self._counters.get(metric.name)
-                if counter is None:
-                    counter = self._counters[metric.name] = self._families[metric.name].counter(*self._labels)
-                counter.inc(tokens)
+                self._counter(metric, modality).inc(tokens)

@@ -69,6 +69,7 @@ class _AttemptSeries:
             model,
             response_model,
             attempt.server_address,
+            str(attempt.server_port),
             error_type,
             route,
         )
@@ -237,7 +238,7 @@ class Metrics:
         response_model = self._response_model(attempt)
         kind = (
             record.route, record.caller.team, attempt.provider, attempt.request_model, response_model,
-            attempt.server_address, attempt.kind, attempt.operation, attempt.error_type,
+            attempt.server_address, attempt.server_port, attempt.kind, attempt.operation, attempt.error_type,
         )  # fmt: skip
         series = self._attempts.get(kind)
         if series is None:

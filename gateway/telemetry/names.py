@@ -74,6 +74,7 @@ _GEN_AI_LABELS = (
     "gen_ai_request_model",
     "gen_ai_response_model",
     "server_address",
+    "server_port",
     "error_type",
     "route",
 )
@@ -398,13 +399,14 @@ CONFIG_RELOAD_TIMESTAMP = Metric(
 
 
 def _inference_tokens(name: str, meaning: str, *, counter: bool) -> Metric:
+    """Percentiles are of whole operations; counters are broken down by modality, as the conventions have it."""
     return Metric(
         name=f"gen_ai_client_inference_{name}",
         semconv=Semconv.LATEST,
         kind=Kind.COUNTER if counter else Kind.HISTOGRAM,
         unit="tokens",
         help=meaning,
-        labels=_GEN_AI_LABELS,
+        labels=(*_GEN_AI_LABELS, "gen_ai_token_modality") if counter else _GEN_AI_LABELS,
         buckets=() if counter else TOKEN_BUCKETS,
         stability=Stability.EXPERIMENTAL,
     )

@@ -98,6 +98,11 @@ class RequestParameters(Struct, frozen=True, kw_only=True):
     seed: int | None = None
     stop: tuple[str, ...] | None = None
     choice_count: int | None = None
+    top_k: float | None = None
+    output_type: str | None = None
+    """`text` or `json`, where the caller asked for a format."""
+    reasoning_level: str | None = None
+    """One of the levels that vendors know, where the caller named one."""
 
 
 NO_PARAMETERS = RequestParameters()

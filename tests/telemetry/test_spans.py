@@ -174,6 +174,7 @@ def test_a_request_with_a_failed_and_a_good_attempt_equals_the_sdks_own_spans() 
             "gen_ai.usage.output_tokens": 21,
             "gen_ai.usage.cache_read.input_tokens": 40,
             "gen_ai.usage.reasoning.output_tokens": 5,
+            "gateway.usage.source": "provider",
             "gateway.cost.basis": "provider_usage",
             "gateway.cost.usd": 27.6e-6,
             "gateway.cost.nano_usd": 27_600,
@@ -263,15 +264,20 @@ def test_an_unknown_price_is_absent_and_its_basis_says_so() -> None:
 
 
 def test_the_generations_of_conventions_differ_as_the_catalogue_says() -> None:
-    """v1.41 has cache_creation, the latest has cache_write and audio, both has all; nothing else differs."""
+    """v1.41 has cache_creation, the latest has cache_write, audio and the level of reasoning, both has all; top_k is a
+    double in the one and an int in the other; nothing else differs.
+    """
     usage = Usage(input_tokens=9, output_tokens=8, cache_write_tokens=7, input_audio_tokens=6, output_audio_tokens=5)
-    record = facts.request(facts.attempt(usage=usage))
+    parameters = facts.RequestParameters(top_k=40.0, reasoning_level="low")
+    record = facts.request(facts.attempt(usage=usage, parameters=parameters))
     found = {}
     for semconv in Semconv:
         _, span, _ = SpanMaker(RESOURCE, semconv).spans_of(record)
         found[semconv] = dict(span.attributes or {})
-    old = {"gen_ai.usage.cache_creation.input_tokens": 7}
+    old = {"gen_ai.usage.cache_creation.input_tokens": 7, "gen_ai.request.top_k": 40.0}
     new = {
+        "gen_ai.request.top_k": 40,
+        "gen_ai.request.reasoning.level": "low",
         "gen_ai.usage.cache_write.input_tokens": 7,
         "gen_ai.usage.audio.input_tokens": 6,
         "gen_ai.usage.audio.output_tokens": 5,
@@ -280,8 +286,9 @@ def test_the_generations_of_conventions_differ_as_the_catalogue_says() -> None:
     assert found == {
         Semconv.V1_41: common | old,
         Semconv.LATEST: common | new,
-        Semconv.BOTH: common | old | new,
+        Semconv.BOTH: common | new | old,
     }
+    assert [type(found[semconv]["gen_ai.request.top_k"]) for semconv in Semconv] == [float, int, float]
 
 
 def test_every_attribute_of_the_catalogue_is_emitted() -> None:
@@ -293,7 +300,7 @@ def test_every_attribute_of_the_catalogue_is_emitted() -> None:
     )  # fmt: skip
     parameters = facts.RequestParameters(
         max_tokens=1, temperature=0.1, top_p=0.2, frequency_penalty=0.3, presence_penalty=0.4, seed=5, stop=("x",),
-        choice_count=2,
+        choice_count=2, top_k=40.0, output_type="json", reasoning_level="low",
     )  # fmt: skip
     content = Content(to=CaptureTo.SPAN, input_messages="[]", output_messages="[]", cut=True)
     failed = facts.streamed(error_type=ErrorType.STREAM_CUT, usage=usage, parameters=parameters, content=content)
@@ -302,7 +309,8 @@ def test_every_attribute_of_the_catalogue_is_emitted() -> None:
     server, one, _, _, http = SpanMaker(RESOURCE, Semconv.BOTH).spans_of(record)
     for table, span in ((attributes.SERVER, server), (attributes.ATTEMPT, one), (attributes.HTTP, http)):
         emitted = {name: type(value) for name, value in (span.attributes or {}).items()}
-        assert emitted == {attribute.name: types[attribute.type] for attribute in table}
+        of_both = attributes.of_generation(table, Semconv.BOTH)
+        assert emitted == {attribute.name: types[attribute.type] for attribute in of_both}
 
 
 def test_ids_are_unique_within_a_record() -> None:
