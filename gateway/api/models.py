@@ -29,7 +29,13 @@ def model_handlers(routes: Callable[[], RoutingTable], started: int) -> list[HTT
     def models() -> dict[str, Any]:
         names = list(routes())
         page = {"has_more": False, "first_id": names[0] if names else None, "last_id": names[-1] if names else None}
-        return {"object": "list", "data": [_model(name, started) for name in names], **page}
+        # Google's newest SDKs ask this path, too, and read `models`.
+        return {
+            "object": "list",
+            "data": [_model(name, started) for name in names],
+            **page,
+            "models": _gemini_models(routes()),
+        }
 
     @get(_spelled("/v1/models/{name:str}"), include_in_schema=False, sync_to_thread=False)
     def model(name: FromPath[str]) -> Response[dict[str, Any]]:
@@ -41,11 +47,11 @@ def model_handlers(routes: Callable[[], RoutingTable], started: int) -> list[HTT
                 "code": "unknown_route",
             }
             return Response({"error": error}, status_code=404)
-        return Response(_model(name, started))
+        return Response(_model(name, started) | (_gemini_model(routes()[name]) or {}))
 
     @get("/v1beta/models", include_in_schema=False, sync_to_thread=False)
     def gemini_models() -> dict[str, Any]:
-        return {"models": [model for bound in routes().values() if (model := _gemini_model(bound)) is not None]}
+        return {"models": _gemini_models(routes())}
 
     @get("/v1beta/models/{name:str}", include_in_schema=False, sync_to_thread=False)
     def gemini_model(name: FromPath[str]) -> dict[str, Any]:
@@ -74,6 +80,10 @@ _GEMINI_METHODS = {
     Operation.GENERATE_CONTENT: ["generateContent", "countTokens"],
     Operation.EMBED_CONTENT: ["embedContent"],
 }
+
+
+def _gemini_models(table: RoutingTable) -> list[dict[str, Any]]:
+    return [model for bound in table.values() if (model := _gemini_model(bound)) is not None]
 
 
 def _gemini_model(bound: BoundRoute) -> dict[str, Any] | None:

@@ -63,6 +63,44 @@ class ThinkingBlock(Struct, frozen=True, kw_only=True):
     data: str | UnsetType = UNSET
 
 
+class _ImageUrl(Struct, frozen=True):
+    url: str
+
+
+class Image(Struct, frozen=True, kw_only=True):
+    """An image that the model made, as a `data:` URL. OpenAI's chats have none: the form is OpenRouter's."""
+
+    index: int
+    type: str = "image_url"
+    image_url: _ImageUrl
+
+    @classmethod
+    def inline(cls, index: int, media_type: str, data: str) -> "Image":
+        """An image from its base64."""
+        return cls(index=index, image_url=_ImageUrl(f"data:{media_type};base64,{data}"))
+
+
+class TopToken(Struct, frozen=True, kw_only=True):
+    """A token that might have been said; `bytes` are those of its UTF-8."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprob(TopToken, frozen=True, kw_only=True):
+    """A token that was said, and what else might have been."""
+
+    top_logprobs: list[TopToken]
+
+
+class Logprobs(Struct, frozen=True, kw_only=True):
+    """How likely each token of a choice was."""
+
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
 class Message(Struct, frozen=True, kw_only=True):
     """What the assistant said. `content` is null where there are only calls."""
 
@@ -70,6 +108,7 @@ class Message(Struct, frozen=True, kw_only=True):
     content: str | None = None
     reasoning_content: str | UnsetType = UNSET
     thinking_blocks: list[ThinkingBlock] | UnsetType = UNSET
+    images: list[Image] | UnsetType = UNSET
     tool_calls: list[ToolCall] | UnsetType = UNSET
 
 
@@ -78,6 +117,7 @@ class ChatChoice(Struct, frozen=True, kw_only=True):
 
     index: int
     message: Message
+    logprobs: Logprobs | UnsetType = UNSET
     finish_reason: str | None
 
 
@@ -95,12 +135,14 @@ class _Delta(Struct, frozen=True, kw_only=True):
     content: str | UnsetType | None = UNSET
     reasoning_content: str | UnsetType = UNSET
     thinking_blocks: list[ThinkingBlock] | UnsetType = UNSET
+    images: list[Image] | UnsetType = UNSET
     tool_calls: list[ToolCall] | UnsetType = UNSET
 
 
 class _DeltaChoice(Struct, frozen=True, kw_only=True):
     index: int
     delta: _Delta
+    logprobs: Logprobs | UnsetType = UNSET
     finish_reason: str | None = None
 
 
@@ -284,7 +326,9 @@ class ChunkWriter:
         content: str | None = None,
         reasoning_content: str | None = None,
         thinking_blocks: list[ThinkingBlock] | None = None,
+        images: list[Image] | None = None,
         tool_calls: list[ToolCall] | None = None,
+        logprobs: Logprobs | None = None,
         finish_reason: str | None = None,
     ) -> bytes:
         """One chunk with one choice; of a text completion only `content` and the reason are written."""
@@ -297,9 +341,12 @@ class ChunkWriter:
             content=UNSET if content is None else content,
             reasoning_content=UNSET if reasoning_content is None else reasoning_content,
             thinking_blocks=thinking_blocks or UNSET,
+            images=images or UNSET,
             tool_calls=tool_calls or UNSET,
         )
-        return self._event([_DeltaChoice(index=index, delta=delta, finish_reason=finish_reason)])
+        return self._event(
+            [_DeltaChoice(index=index, delta=delta, logprobs=logprobs or UNSET, finish_reason=finish_reason)]
+        )
 
     def usage(self, usage: Usage | None) -> bytes:
         """The last chunk, with the usage and no choice: only for callers who asked, and only when it is known."""

@@ -15,6 +15,8 @@ from gateway.providers.canonical_reply import (
     ChatChoice,
     ChunkWriter,
     Function,
+    Image,
+    Logprobs,
     Message,
     TextChoice,
     ToolCall,
@@ -22,6 +24,7 @@ from gateway.providers.canonical_reply import (
     completion_reply,
     decode_reply,
 )
+from gateway.providers.gemini_logprobs import LogprobsResult, logprobs_of
 from gateway.providers.spec import Endpoint
 from gateway.types.errors import ErrorType, UpstreamError
 from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent, StreamSummary
@@ -69,8 +72,14 @@ class _FunctionCall(Struct, rename="camel"):
     thought_signature: str | None = None
 
 
+class _Blob(Struct, rename="camel"):
+    mime_type: str = ""
+    data: str = ""
+
+
 class _Part(Struct, rename="camel"):
     text: str | None = None
+    inline_data: _Blob | None = None
     thought: bool = False
     function_call: _FunctionCall | None = None
     thought_signature: str | None = None
@@ -88,6 +97,7 @@ class _Candidate(Struct, rename="camel"):
     content: _Content | None = None
     finish_reason: str | None = None
     index: int | None = None
+    logprobs_result: LogprobsResult | None = None
     grounding_metadata: _Grounding | None = None
 
 
@@ -205,16 +215,30 @@ class _Piece(Struct):
     content: str = ""
     reasoning: str = ""
     calls: list[ToolCall] = []
+    images: list[Image] = []
+    logprobs: Logprobs | None = None
 
 
-def _piece(candidate: _Candidate, request: ModelRequest, index: int, calls_before: int, *, stream: bool) -> _Piece:
-    piece = _Piece()
+def _piece(
+    candidate: _Candidate,
+    request: ModelRequest,
+    index: int,
+    calls_before: int,
+    images_before: int = 0,
+    *,
+    stream: bool,
+) -> _Piece:
+    piece = _Piece(logprobs=logprobs_of(candidate.logprobs_result))
     for part in (candidate.content.parts if candidate.content else None) or ():
         if part.function_call is not None:
             number = calls_before + len(piece.calls)
             piece.calls.append(
                 _call(part, part.function_call, f"{request.request_id}_{index}_{number}", number, stream)
             )
+        elif part.inline_data is not None:
+            blob = part.inline_data
+            if blob.mime_type.startswith("image/") and not part.thought:
+                piece.images.append(Image.inline(images_before + len(piece.images), blob.mime_type, blob.data))
         elif part.thought:
             piece.reasoning += part.text or ""
         else:
@@ -247,10 +271,11 @@ def chat_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> Mo
         message = Message(
             content=piece.content or None,
             reasoning_content=piece.reasoning or UNSET,
+            images=piece.images or UNSET,
             tool_calls=piece.calls or UNSET,
         )
         reason = _finish_reason(candidate.finish_reason or "STOP", called=bool(piece.calls))
-        choices.append(ChatChoice(index=index, message=message, finish_reason=reason))
+        choices.append(ChatChoice(index=index, message=message, logprobs=piece.logprobs or UNSET, finish_reason=reason))
     if _blocked(reply):
         choices.append(ChatChoice(index=0, message=Message(), finish_reason="content_filter"))
     return chat_reply(
@@ -316,6 +341,7 @@ class _Reader:
         self._queries: set[str] = set()
         self._reasons: dict[int, str] = {}
         self._calls: dict[int, int] = {}
+        self._images: dict[int, int] = {}
 
     def read(self, data: bytes) -> list[tuple[int, _Piece]]:
         """What each candidate says in one event; raises UpstreamError for an error and for data that is no reply."""
@@ -339,8 +365,10 @@ class _Reader:
         for position, candidate in enumerate(reply.candidates or ()):
             index = position if candidate.index is None else candidate.index
             calls_before = self._calls.get(index, 0)
-            piece = _piece(candidate, self._request, index, calls_before, stream=True)
+            images_before = self._images.get(index, 0)
+            piece = _piece(candidate, self._request, index, calls_before, images_before, stream=True)
             self._calls[index] = calls_before + len(piece.calls)
+            self._images[index] = images_before + len(piece.images)
             if candidate.finish_reason:
                 self._reasons[index] = candidate.finish_reason
                 summary.finished = True
@@ -407,10 +435,12 @@ class CanonicalStream:
                 index,
                 content=piece.content or None,
                 reasoning_content=piece.reasoning or None,
+                images=piece.images or None,
                 tool_calls=piece.calls or None,
+                logprobs=piece.logprobs,
             )
             for index, piece in pieces
-            if piece.content or ((piece.reasoning or piece.calls) and not writer.writes_text)
+            if piece.content or ((piece.reasoning or piece.calls or piece.images) and not writer.writes_text)
         )
 
     def close(self) -> bytes:

@@ -103,6 +103,8 @@ def _with_config(view: ChatView | CompletionView, extras: Extras) -> Body:
     for name, theirs in _CONFIG_EXTRAS.items():
         if (value := extras.pop(name, None)) is not None:
             config[theirs] = value
+    if (modalities := extras.pop("modalities", None)) is not None:
+        config["responseModalities"] = [name.upper() for name in decode_member(modalities, list[str], "modalities")]
     limit = view.token_limit if isinstance(view, ChatView) else view.max_tokens
     values = {
         "temperature": view.temperature,

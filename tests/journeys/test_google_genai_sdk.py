@@ -107,16 +107,17 @@ async def test_texts_are_embedded(upstream: ScriptedUpstream, start_gateway: Sta
     assert {one["model"] for one in request.json()["requests"]} == {"models/gemini-embedding-001"}
 
 
-async def test_models_are_listed(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
+@pytest.mark.parametrize("version", [None, "v1beta"], ids=["newest", "v1beta"])
+async def test_models_are_listed(upstream: ScriptedUpstream, start_gateway: StartGateway, version: str | None) -> None:
     """The SDK lists the routes as models, with what each of them can do."""
     gateway = await start_gateway(gemini_yaml(upstream))
-    async with _sdk(gateway, "v1beta") as sdk:
+    async with _sdk(gateway, version) as sdk:
         models = {model.name: model.supported_actions async for model in await sdk.models.list()}
         one = await sdk.models.get(model="chat")
-        with pytest.raises(errors.ClientError, match="is not available") as missing:
+        with pytest.raises(errors.ClientError, match="nothing") as missing:
             await sdk.models.get(model="nothing")
     assert models == {"models/chat": ["generateContent", "countTokens"], "models/vectors": ["embedContent"]}
-    assert (one.name, missing.value.status) == ("models/chat", "NOT_FOUND")
+    assert (one.name, missing.value.code) == ("models/chat", 404)
 
 
 async def test_errors_are_the_sdk_s_own(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:

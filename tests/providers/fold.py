@@ -31,6 +31,8 @@ def _fold_choice(choices: dict[int, dict[str, Any]], piece: dict[str, Any]) -> N
         empty = {"index": index, "message": {"role": "assistant", "content": None}, "finish_reason": None}
         choice = choices.setdefault(index, empty)
         _fold_delta(choice["message"], piece["delta"])
+        if piece.get("logprobs"):
+            choice.setdefault("logprobs", {"content": [], "refusal": None})["content"] += piece["logprobs"]["content"]
     if piece["finish_reason"]:
         assert choice["finish_reason"] is None, "a choice finishes once"
         choice["finish_reason"] = piece["finish_reason"]
@@ -44,6 +46,9 @@ def _fold_delta(message: dict[str, Any], delta: dict[str, Any]) -> None:
         thoughts: list[dict[str, Any]] = message.setdefault("thinking_blocks", [])
         assert thought["index"] == len(thoughts), "a thought comes whole"
         thoughts.append({name: value for name, value in thought.items() if name != "index"})
+    message.setdefault("images", []).extend(delta.get("images") or ())
+    if not message["images"]:
+        del message["images"]
     for piece in delta.get("tool_calls") or ():
         calls: list[dict[str, Any]] = message.setdefault("tool_calls", [])
         if piece["index"] == len(calls):
