@@ -146,9 +146,11 @@ class AsgiDelivery:
         )
         if observation.backoff_s:
             timing += f", backoff;dur={observation.backoff_s * 1e3:.2f}"
+        request_id = observation.request_id.encode()
         return [
             (b"x-gateway-trace-id", observation.trace.trace_id_hex.encode()),
-            (b"x-gateway-request-id", observation.request_id.encode()),
+            (b"x-gateway-request-id", request_id),
+            (self._surface.request_id_header, request_id),
             (b"x-gateway-attempts", str(observation.attempt_count).encode()),
             (b"server-timing", timing.encode()),
             *(((b"x-gateway-cost-usd", cost.encode()),) if cost is not None else ()),

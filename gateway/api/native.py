@@ -136,6 +136,7 @@ def _anthropic(path: str, operation: Operation) -> Surface:
         forwarded_headers=ANTHROPIC_HEADERS,
         stream_error=_anthropic_stream_error,
         stream_end=b"",
+        request_id_header=b"request-id",
     )
 
 

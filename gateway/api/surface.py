@@ -30,6 +30,7 @@ class Surface(Struct, frozen=True, kw_only=True):
         forwarded_headers: the caller's headers that the vendor's own API reads.
         stream_error: makes a complete event of an error's body, for streams that have begun.
         stream_end: what ends a stream, after its last event.
+        request_id_header: where the clients of this surface look for the request's id.
         stream_comments: whether the clients of this surface read a stream's comments as the standard says: not at all.
         endpoint_shape: the surface that stands in for this one where a route was configured under `endpoints:`.
     """
@@ -45,6 +46,7 @@ class Surface(Struct, frozen=True, kw_only=True):
     stream_error: Callable[[bytes], bytes] = event_of_data
     stream_end: bytes = b"data: [DONE]\n\n"
     stream_comments: bool = True
+    request_id_header: bytes = b"x-request-id"
     endpoint_shape: "Surface | None" = None
 
     def of(self, route: BoundRoute) -> "Surface":

@@ -55,6 +55,7 @@ MEANINGS: Mapping[ErrorType, str] = {
 _HEADERS = (
     ("x-gateway-trace-id", "The trace of the request; also in every error's body."),
     ("x-gateway-request-id", "The request."),
+    ("x-request-id", "The same, where OpenAI's SDKs look for it; `request-id` on Anthropic's paths."),
     ("x-gateway-attempts", "How many attempts had begun when the reply did."),
     ("x-gateway-error-type", "Errors only: the cause, from the closed list."),
     (

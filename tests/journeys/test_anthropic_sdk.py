@@ -39,6 +39,7 @@ async def test_a_message_passes_through(upstream: ScriptedUpstream, start_gatewa
             model="chat", max_tokens=64, messages=HELLO, extra_headers={"anthropic-beta": "context-1m-2025-08-07"}
         )
     assert reply == Message.model_validate_json(given)
+    assert reply._request_id == (await gateway.records.last()).request_id
     request = upstream.requests[0]
     assert (request.path, request.header("x-api-key")) == ("/v1/messages", "sk-ant-test")
     assert request.header("anthropic-beta") == "context-1m-2025-08-07"

@@ -49,6 +49,7 @@ async def test_chat(upstream: ScriptedUpstream, start_gateway: StartGateway) -> 
     assert reply.choices[0].message.content == "Hi!"
     assert reply.usage is not None
     assert reply.usage.total_tokens == 12
+    assert reply._request_id == (await gateway.records.last()).request_id
     request = upstream.requests[0]
     assert request.path == "/v1/chat/completions"
     assert request.header("authorization") == "Bearer sk-test"
