@@ -91,7 +91,8 @@ class Application:
         """Serve one request. The server runs no lifespan: it enters the gateway's running state itself."""
         found = find_surface(scope["path"])
         if found is not None:
-            await self._invoker().handle(*found, scope, receive, send)
+            surface, parameter = found
+            await self._invoker().handle(surface.asked(scope["query_string"]), parameter, scope, receive, send)
         elif scope["method"] == "POST" and not scope["path"].startswith(_PAGES):  # type: ignore[typeddict-item]
             # An application with a wrong base URL asks here, and no page's log would tell anybody of it.
             await self._invoker().handle(_nowhere(scope["path"]), scope["path"], scope, receive, send)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from litestar.types import Message, Receive, Send
 
 from gateway.api.errors import error_headers
+from gateway.api.json_array import JsonArray
 from gateway.api.surface import Surface
 from gateway.serve.routing import BoundRoute
 from gateway.telemetry.observe import RequestObservation
@@ -24,7 +25,18 @@ _STREAM = (
 class AsgiDelivery:
     """Implements `gateway.serve.delivery.Delivery` for one request of one surface."""
 
-    __slots__ = ("_observation", "_receive", "_route", "_send", "_surface", "_watcher", "begun", "left", "on_left")
+    __slots__ = (
+        "_array",
+        "_observation",
+        "_receive",
+        "_route",
+        "_send",
+        "_surface",
+        "_watcher",
+        "begun",
+        "left",
+        "on_left",
+    )
 
     def __init__(self, surface: Surface, observation: RequestObservation, receive: Receive, send: Send) -> None:
         self._surface = surface
@@ -32,6 +44,7 @@ class AsgiDelivery:
         self._receive = receive
         self._send = send
         self._route: BoundRoute | None = None
+        self._array = JsonArray() if surface.stream_array else None
         self._watcher: asyncio.Task[None] | None = None
         self.left = False
         self.on_left: Callable[[], None] | None = None
@@ -53,10 +66,13 @@ class AsgiDelivery:
         """Send the headers of a stream."""
         self.begun = True
         self._observation.status_code = 200
-        await self._tell({"type": "http.response.start", "status": 200, "headers": [*_STREAM, *self._facts()]})
+        headers = _STREAM if self._array is None else (_JSON, *_STREAM[1:])
+        await self._tell({"type": "http.response.start", "status": 200, "headers": [*headers, *self._facts()]})
 
     async def chunk(self, data: bytes) -> None:
-        """Send complete SSE events."""
+        """Send complete SSE events, in the form that the caller reads."""
+        if self._array is not None:
+            data = self._array.feed(data)
         await self._tell({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end_stream(self) -> None:
@@ -64,7 +80,8 @@ class AsgiDelivery:
         # A comment, which readers of server-sent events ignore: headers went out before the cost was known.
         cost = cost_usd(self._observation.cost_nano_usd) if self._surface.stream_comments else None
         comment = f": x-gateway-cost-usd={cost}\n\n".encode() if cost is not None else b""
-        await self._tell({"type": "http.response.body", "body": comment + self._surface.stream_end, "more_body": False})
+        end = comment + self._surface.stream_end if self._array is None else self._array.close()
+        await self._tell({"type": "http.response.body", "body": end, "more_body": False})
 
     def watch(self) -> None:
         """Cancel the running task if the caller leaves."""
@@ -96,13 +113,10 @@ class AsgiDelivery:
             return
         trace_id = self._observation.trace.trace_id_hex
         if self.begun:
-            await self._tell(
-                {
-                    "type": "http.response.body",
-                    "body": self._surface.stream_error(self._surface.error_body(error, trace_id)),
-                    "more_body": False,
-                }
-            )
+            last = self._surface.stream_error(self._surface.error_body(error, trace_id))
+            if self._array is not None:
+                last = self._array.feed(last) + self._array.close()
+            await self._tell({"type": "http.response.body", "body": last, "more_body": False})
             return
         await self._respond(
             self._surface.status(error), self._surface.error_body(error, trace_id), error_headers(error)

@@ -204,7 +204,7 @@ def _gemini(prefix: str, call: str, read_call: _ReadGemini | None = None, *, str
     read: Callable[[Fields, BoundRoute], ModelRequest] = partial(_read_gemini, call, stream)
     if read_call is not None:
         read = partial(read_call, call)
-    return Surface(
+    surface = Surface(
         path=f"{prefix}/{{model}}{call}",
         route_name=_path_model,
         read=read,
@@ -217,6 +217,9 @@ def _gemini(prefix: str, call: str, read_call: _ReadGemini | None = None, *, str
         # google-genai takes every line for an event.
         stream_comments=False,
     )
+    if not stream:
+        return surface
+    return msgspec.structs.replace(surface, array=msgspec.structs.replace(surface, stream_array=True))
 
 
 GEMINI_CALLS = {

@@ -1,5 +1,6 @@
 """A surface: one family of paths with its own shapes of requests, replies and errors, as a table of functions."""
 
+import re
 from collections.abc import Callable
 
 from msgspec import Raw, Struct
@@ -17,6 +18,9 @@ def event_of_data(error_body: bytes) -> bytes:
     return b"data: " + error_body + b"\n\n"
 
 
+_SSE = re.compile(rb"(^|&)(\$|%24)?alt=sse(&|$)")
+
+
 class Surface(Struct, frozen=True, kw_only=True):
     """How one family of paths reads requests and writes answers.
 
@@ -32,6 +36,9 @@ class Surface(Struct, frozen=True, kw_only=True):
         stream_end: what ends a stream, after its last event.
         request_id_header: where the clients of this surface look for the request's id.
         stream_comments: whether the clients of this surface read a stream's comments as the standard says: not at all.
+        array: the surface that stands in for this one where a caller did not ask for server-sent events (`alt=sse`): its
+            streams are one JSON array that grows, as Google's are.
+        stream_array: streams are such an array.
         endpoint_shape: the surface that stands in for this one where a route was configured under `endpoints:`.
     """
 
@@ -47,7 +54,13 @@ class Surface(Struct, frozen=True, kw_only=True):
     stream_end: bytes = b"data: [DONE]\n\n"
     stream_comments: bool = True
     request_id_header: bytes = b"x-request-id"
+    array: "Surface | None" = None
+    stream_array: bool = False
     endpoint_shape: "Surface | None" = None
+
+    def asked(self, query: bytes) -> "Surface":
+        """The surface whose streams have the form that the query asks for."""
+        return self if self.array is None or _SSE.search(query) else self.array
 
     def of(self, route: BoundRoute) -> "Surface":
         """The surface in the shape that the route's callers expect."""

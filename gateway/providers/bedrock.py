@@ -120,10 +120,14 @@ DIALECT = Dialect(
             open_stream=bedrock_converse.ConverseStream,
         ),
         Operation.COMPLETIONS: Codec(
-            to_wire=bedrock_invoke.completion_to_wire, from_wire=bedrock_invoke.completion_from_wire
+            to_wire=bedrock_invoke.completion_to_wire,
+            from_wire=bedrock_invoke.completion_from_wire,
+            header_usage=bedrock_invoke.header_usage,
         ),
         Operation.EMBEDDINGS: Codec(
-            to_wire=bedrock_invoke.embeddings_to_wire, from_wire=bedrock_invoke.embeddings_from_wire
+            to_wire=bedrock_invoke.embeddings_to_wire,
+            from_wire=bedrock_invoke.embeddings_from_wire,
+            header_usage=bedrock_invoke.header_usage,
         ),
     },
     framing=Framing.AWS_EVENT_STREAM,

@@ -4,7 +4,7 @@ Source: https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.ht
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -52,6 +52,16 @@ def model_url(endpoint: Endpoint, action: str) -> str:
 
 def _refuse(message: str, param: str) -> RequestError:
     return RequestError(ErrorType.INVALID_REQUEST, message, param=param)
+
+
+def header_usage(headers: Mapping[str, str]) -> Usage | None:
+    """The counts that InvokeModel sends with every model's reply, whatever its body says; None where it sends none.
+
+    Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModel.html
+    """
+    counts = [headers.get(f"x-amzn-bedrock-{kind}-token-count", "") for kind in ("input", "output")]
+    given, made = (int(count) if count.isdecimal() else None for count in counts)
+    return None if given is None else Usage(input_tokens=given, output_tokens=made)
 
 
 # --- completions ------------------------------------------------------------------------------------------------
@@ -287,7 +297,7 @@ _COHERE_VECTORS = msgspec.json.Decoder(_CohereVectors)
 
 
 def embeddings_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:
-    """The vectors; Titan counts its tokens in the body, Cohere's count is in a header that is not read here."""
+    """The vectors; Titan counts its tokens in the body, Cohere's count is in a header."""
     if vendor_of(endpoint.model) == "amazon":
         reply = decode_reply(_TITAN_VECTOR, body)
         count = reply.inputTextTokenCount

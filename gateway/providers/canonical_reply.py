@@ -300,6 +300,21 @@ def embeddings_reply(
     return ModelReply(body=msgspec.json.encode(body), usage=usage, response_model=response_model)
 
 
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def with_usage(reply: ModelReply, usage: Usage | None) -> ModelReply:
+    """A canonical reply whose body had no token counts, with the ones that were found elsewhere."""
+    if usage is None:
+        return reply
+    members = _MEMBERS.decode(reply.body)
+    generates = "choices" in members
+    members["usage"] = msgspec.Raw(msgspec.json.encode(_usage(usage, generates=generates)))
+    if not generates:
+        usage = msgspec.structs.replace(usage, output_tokens=0)
+    return msgspec.structs.replace(reply, body=msgspec.json.encode(members), usage=usage, output_chars=0)
+
+
 def _float32(vector: list[float]) -> str:
     return base64.b64encode(array("f", vector).tobytes()).decode("ascii")
 

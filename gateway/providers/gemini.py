@@ -78,7 +78,7 @@ def _native_to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest:
             ErrorType.UNSUPPORTED_OPERATION,
             f"'{call.removeprefix(':')}' is not passed through; use one of: {', '.join(c[1:] for c in _CALLS)}.",
         )
-    # Asked as server-sent events always: the other framing, one growing JSON array, cannot be forwarded in pieces.
+    # Asked as server-sent events always; a caller who wants the other form, one growing array, gets it made of them.
     query = "?alt=sse" if request.stream else ""
     return WireRequest(url=model_url(endpoint, call + query), body=msgspec.json.encode(request.fields))
 

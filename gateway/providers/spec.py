@@ -18,6 +18,7 @@ from msgspec import Struct
 from gateway.types.auth import Auth, AwsAuth, EntraAuth, GoogleAuth, HeaderAuth, OAuthClientAuth
 from gateway.types.model_io import Fault, Framing, ModelReply, ModelRequest, StreamEvent, StreamSummary, WireRequest
 from gateway.types.route import Operation, RouteType
+from gateway.types.usage import Usage
 
 # What a provider's file needs is here; the ways to authenticate and to frame live in `types`, since `upstream` acts on
 # them and must not know providers.
@@ -118,6 +119,8 @@ class Codec(Struct, frozen=True, kw_only=True):
     to_wire: ToWire
     from_wire: FromWire
     open_stream: OpenStream | None = None
+    header_usage: Callable[[Mapping[str, str]], Usage | None] | None = None
+    """The token counts in a whole reply's headers, for vendors whose body may have none."""
 
 
 _TOO_LONG = re.compile(

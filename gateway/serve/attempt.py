@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from gateway.providers.canonical_reply import with_usage
 from gateway.providers.spec import Codec
 from gateway.serve.charging import capped, charge_facts, payer_of, unread_facts
 from gateway.serve.delivery import Delivery
@@ -228,6 +229,8 @@ class _Trial:
         self.started = True
         try:
             reply = self._codec.from_wire(body, self.request, self._bound.endpoint)
+            if reply.usage is None and self._codec.header_usage is not None:
+                reply = with_usage(reply, self._codec.header_usage(exchange.headers))
         except RecursionError:
             raise _too_deep() from None
         except UpstreamError as error:
