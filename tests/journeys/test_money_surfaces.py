@@ -6,8 +6,9 @@ from typing import Any
 from litestar.routes import ASGIRoute, HTTPRoute
 
 from gateway.api.application import _FAMILIES, FIXED, Application, find_surface
+from gateway.api.endpoints import ENDPOINTS
 from gateway.api.native import GEMINI_CALLS
-from gateway.api.openai import AZURE_CALLS, ENDPOINTS
+from gateway.api.openai import AZURE_CALLS
 from gateway.api.original import ORIGINAL
 from gateway.types.errors import ErrorType
 from tests.conftest import StartGateway
