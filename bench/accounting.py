@@ -4,6 +4,7 @@ Two loads for each kind of budget: callers that come at a steady rate, as reques
 ledger's thread included, the same loop without accounts taken off); and one caller alone, for the latency of admission.
 
     python -m bench.accounting --budget hard --folder DIR     # prints one JSON object
+    python -m bench.accounting --budget hard --folder DIR --postgres "host=db dbname=ledger"
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ from gateway.cli import SystemClock
 from gateway.config.money import BudgetFile, Enforcement, LedgerFile, ScopeFile
 from gateway.spend.budgets import BudgetBook
 from gateway.spend.ledger import Accounts
+from gateway.spend.opening import open_ledger
 from gateway.spend.prices import PriceBook, packaged_prices
 from gateway.spend.settle import ChargeFacts, Ending
 from gateway.store.spec import Payer
-from gateway.store.sqlite import open_sqlite
 from gateway.types.route import Operation
+from gateway.types.secret import Secret
 from gateway.types.usage import Usage
 
 BUDGETS = ("none", "soft", "hard")
@@ -105,18 +107,21 @@ async def _nothing(name: str) -> None:
     del name
 
 
-async def measure(kind: str, folder: Path, seconds: float) -> Accounting:
-    """Measure one kind of budget on a new ledger in `folder`, for about three times `seconds`."""
+async def measure(kind: str, folder: Path, seconds: float, postgres: Secret | None = None) -> Accounting:
+    """Measure one kind of budget for about three times `seconds`, on a new ledger in `folder` or one in PostgreSQL."""
     clock = SystemClock()
     prices = PriceBook(packaged_prices(datetime.now(UTC).date()))
     book = BudgetBook(budgets(kind))
-    accounts = Accounts(lambda: open_sqlite(folder / f"{kind}.db"), prices, book, LedgerFile(), clock)
+    config = LedgerFile(path=str(folder / f"{kind}.db"), postgres=postgres)
+    accounts = Accounts(lambda: open_ledger(config, folder, os.environ), prices, book, config, clock)
     await accounts.start()
     waits_s: list[float] = []
+    # A ledger in PostgreSQL may have seen other runs.
+    run = clock.now_ns()
 
     async def one(name: str) -> None:
         facts = ChargeFacts(
-            request_id=name, attempt=1, payer=_PAYER, operation=Operation.CHAT, input_bytes=4_000, messages=3,
+            request_id=f"{run}-{name}", attempt=1, payer=_PAYER, operation=Operation.CHAT, input_bytes=4_000, messages=3,
             max_tokens=200,
         )  # fmt: skip
         began_s = time.perf_counter()
@@ -174,8 +179,9 @@ def main() -> None:
     parser.add_argument("--budget", choices=BUDGETS, required=True)
     parser.add_argument("--folder", type=Path, required=True, help="where the ledger is made, on the disk to measure")
     parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--postgres", type=Secret, help="a connection string: measure on PostgreSQL")
     options = parser.parse_args()
-    found = uvloop.run(measure(options.budget, options.folder, options.seconds))
+    found = uvloop.run(measure(options.budget, options.folder, options.seconds, options.postgres))
     print(json.dumps(msgspec.to_builtins(found)))
 
 

@@ -13,9 +13,10 @@ from msgspec import Struct
 
 from gateway.config.money import MAX_NANO_USD, LedgerFile
 from gateway.spend.budgets import BudgetBook, BudgetState, usd_text
+from gateway.spend.holds import Holds
+from gateway.spend.leases import Lease
 from gateway.spend.prices import PriceBook
 from gateway.spend.settle import ChargeFacts, Ending, billed_usage, cost_of, input_bound_tokens
-from gateway.spend.windows import FOREVER_NS, utc_iso
 from gateway.store.spec import (
     Balance,
     Committed,
@@ -23,7 +24,6 @@ from gateway.store.spec import (
     HoldOp,
     LedgerStore,
     Op,
-    Refusal,
     ReleaseOp,
     SettleOp,
     StoreError,
@@ -37,9 +37,7 @@ from gateway.types.usage import Usage
 
 _T = TypeVar("_T")
 
-HOLD_TIMEOUT_S = 10.0
 _NO_OUTPUT = frozenset({Operation.EMBEDDINGS, Operation.EMBED_CONTENT, Operation.COUNT_TOKENS})
-_NS = 1_000_000_000
 _MAX_BALANCES = 50_000
 
 
@@ -56,6 +54,8 @@ class Hold(Struct, frozen=True, kw_only=True):
     nano_usd: int = 0
     durable: bool = False
     output_cap_tokens: int | None = None
+    lease: Lease | None = None
+    """Where the money is held, if the attempt has no hold of its own in the ledger."""
 
 
 class LedgerStats(Struct, frozen=True, kw_only=True):
@@ -66,12 +66,6 @@ class LedgerStats(Struct, frozen=True, kw_only=True):
     lost: int
     orphans: int
     duplicates: int
-
-
-class _Ticket(Waiting, eq=False):
-    """A hold that an admission waits for."""
-
-    future: asyncio.Future[None] | None = None
 
 
 class Accounts:
@@ -104,6 +98,7 @@ class Accounts:
         self._observe_commit = observe_commit
         self._on_lost = on_lost
         self._writer = Writer(open_store, self, clock)
+        self._holds = Holds(self._writer, clock)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._balances: dict[tuple[str, str], Balance] = {}
         self._alerted = asyncio.Event()
@@ -117,12 +112,16 @@ class Accounts:
         """
         self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self._writer.start)
+        owner = await self.call(lambda store: store.owner if store.shared else None)
+        if owner is not None:
+            self._holds.lease(owner)
         await self._take_up(self._book)
         # Alerts of an earlier run may wait.
         self._alerted.set()
 
     async def reload(self, budgets: BudgetBook) -> None:
         """Use other budgets from now on. What was spent stays spent."""
+        await self.return_leases()
         await self._take_up(budgets)
         self._book = budgets
 
@@ -173,16 +172,9 @@ class Accounts:
         cap = self._output_cap(facts)
         nano, version = self._bound(facts, cap, now_ns)
         asked = None if facts.operation in _NO_OUTPUT or cap == facts.max_tokens else cap
-        hold = Hold(
-            request_id=facts.request_id,
-            attempt=facts.attempt,
-            at_ns=now_ns,
-            nano_usd=nano,
-            durable=nano > 0,
-            output_cap_tokens=asked,
-        )
+        lease = None
         if nano:
-            await self._hold(
+            lease = await self._holds.reserve(
                 HoldOp(
                     request_id=facts.request_id,
                     attempt=facts.attempt,
@@ -193,7 +185,15 @@ class Accounts:
                     price_version=version,
                 )
             )
-        return hold
+        return Hold(
+            request_id=facts.request_id,
+            attempt=facts.attempt,
+            at_ns=now_ns,
+            nano_usd=nano,
+            durable=nano > 0,
+            output_cap_tokens=asked,
+            lease=lease,
+        )
 
     def _output_cap(self, facts: ChargeFacts) -> int:
         asked = facts.max_tokens
@@ -220,54 +220,6 @@ class Accounts:
                 "or choices.",
             )
         return nano, card.at(now_ns).version
-
-    async def _hold(self, op: HoldOp) -> None:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        ticket = _Ticket(op, waited=True, future=future)
-        timer = loop.call_later(HOLD_TIMEOUT_S, _give_up, future)
-        self._writer.put(ticket)
-        try:
-            await future
-        except asyncio.CancelledError:
-            self._abandon(ticket)
-            raise
-        finally:
-            timer.cancel()
-        if ticket.error is not None:
-            raise ServiceError(
-                ErrorType.LEDGER_UNAVAILABLE, "The gateway's ledger failed; nothing was charged.", retry_after_s=1.0
-            ) from ticket.error
-        if ticket.refusal is not None:
-            raise self._refused(ticket.refusal, op)
-
-    def _abandon(self, ticket: _Ticket) -> None:
-        """Nobody waits for this hold any more: give it back, whether it has been granted or will be."""
-        if ticket.future is not None and ticket.future.done() and not ticket.future.cancelled():
-            self._release(ticket)
-
-    def _release(self, ticket: Waiting) -> None:
-        op = ticket.op
-        if isinstance(op, HoldOp) and ticket.error is None and ticket.refusal is None:
-            self._writer.put(Waiting(ReleaseOp(request_id=op.request_id, attempt=op.attempt)))
-
-    def _refused(self, refusal: Refusal, op: HoldOp) -> PolicyError:
-        counter, watch = refusal.counter, refusal.watch
-        text = (
-            f"The budget '{watch.budget}' ({counter.scope}, {counter.window_id}) has ${usd_text(refusal.left_nano_usd)} "
-            f"left of ${usd_text(watch.limit_nano_usd)}, and this request could cost up to ${usd_text(op.nano_usd)}."
-        )
-        retry_after_s: float | None
-        if refusal.balance.spent_nano_usd + op.nano_usd <= watch.limit_nano_usd:
-            # Only requests in flight are in the way; what they do not use comes back.
-            retry_after_s = 1.0
-            text += " Money held for requests in flight comes back as they end."
-        elif counter.end_ns >= FOREVER_NS:
-            retry_after_s = None
-        else:
-            retry_after_s = float(max(1, -(-(counter.end_ns - self._clock.now_ns()) // _NS)))
-            text += f" It resets at {utc_iso(counter.end_ns)}."
-        return PolicyError(ErrorType.BUDGET_EXCEEDED, text, retry_after_s=retry_after_s)
 
     def price(
         self,
@@ -319,14 +271,13 @@ class Accounts:
             usage=usage,
         )
         applied = self._book.applied(facts.payer, at_ns)
-        self._writer.put(
-            Waiting(SettleOp(entry=entry, counters=applied.counters, held=hold is not None and hold.durable))
-        )
+        op = SettleOp(entry=entry, counters=applied.counters, held=hold is not None and hold.durable)
+        self._holds.settled(None if hold is None else hold.lease, op)
 
     def release(self, hold: Hold | None) -> None:
         """Give a hold back whose attempt was not even begun; no line is written."""
         if hold is not None and hold.durable:
-            self._writer.put(Waiting(ReleaseOp(request_id=hold.request_id, attempt=hold.attempt)))
+            self._holds.released(hold.lease, ReleaseOp(request_id=hold.request_id, attempt=hold.attempt))
 
     # ---------------------------------------------------------------------------------------------------- around it
 
@@ -339,9 +290,15 @@ class Accounts:
         """Return when everything that was settled before is committed (or could not be)."""
         await self.call(lambda store: None)
 
+    async def return_leases(self) -> None:
+        """Give back every slice of a budget that this node has; what is in flight stays held."""
+        self._holds.return_leases()
+        await self.flush()
+
     async def close(self, grace_s: float = 10.0) -> int:
         """Commit what is queued, within `grace_s` seconds, and close the ledger; how many operations are left."""
         self._closed = True
+        await self._holds.close()
         return await asyncio.to_thread(self._writer.stop, grace_s)
 
     def budget_states(self) -> list[BudgetState]:
@@ -395,19 +352,4 @@ class Accounts:
             self._balances.update(committed.balances)
             if committed.alerts:
                 self._alerted.set()
-        for ticket in waited:
-            if not isinstance(ticket, _Ticket) or ticket.future is None:
-                continue
-            if ticket.future.done():
-                self._release(ticket)
-            else:
-                ticket.future.set_result(None)
-
-
-def _give_up(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_exception(
-            ServiceError(
-                ErrorType.LEDGER_UNAVAILABLE, "The gateway's ledger does not answer at the moment.", retry_after_s=1.0
-            )
-        )
+        self._holds.answered(waited, committed)

@@ -8,9 +8,13 @@ Row = tuple[Any, ...]
 
 
 class Sql(Protocol):
-    """One connection to a database. Statements use `?`; `lock` is what a SELECT ends with to lock its rows."""
+    """One connection to a database. Statements use `?`; `lock` is what a SELECT ends with to lock its rows.
+
+    `shared` says that several nodes write.
+    """
 
     lock: str
+    shared: bool
     node: str
     epoch: int
 

@@ -48,6 +48,7 @@ def _lock_key(node: str) -> int:
 
 class _Postgres:
     lock = " FOR UPDATE"
+    shared = True
 
     def __init__(self, conninfo: Secret, node: str, *, owner: bool) -> None:
         self._conninfo = conninfo

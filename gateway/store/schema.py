@@ -101,6 +101,8 @@ TABLES = (
     price_version TEXT NOT NULL,
     counters TEXT NOT NULL,
     PRIMARY KEY (request_id, attempt))""",
+    "CREATE INDEX IF NOT EXISTS leases ON holds (request_id) WHERE attempt = 0",
+    "CREATE TABLE IF NOT EXISTS recalls (lease TEXT PRIMARY KEY)",
     """CREATE TABLE IF NOT EXISTS counters (
     scope TEXT NOT NULL,
     window_id TEXT NOT NULL,

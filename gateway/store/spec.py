@@ -18,6 +18,8 @@ from gateway.types.usage import Usage
 
 REFUSED = "refused"
 """The threshold of the alert that a hard budget has refused a request."""
+LEASE = 0
+"""The attempt number of leases; those of requests begin with 1."""
 
 
 class StoreError(Exception):
@@ -119,6 +121,16 @@ class HoldOp(Struct, frozen=True, kw_only=True):
     payer: Payer
     counters: tuple[Counter, ...]
     price_version: str = ""
+    patient: bool = False
+    """Whether slices of other nodes that are in the way shall be asked back; the refusal then says so, for another try."""
+
+
+class Draw(Struct, frozen=True):
+    """What an attempt that was admitted from a lease may cost; `number` counts the attempts of the lease, from 1."""
+
+    lease: str
+    number: int
+    nano_usd: int
 
 
 class SettleOp(Struct, frozen=True, kw_only=True):
@@ -127,7 +139,9 @@ class SettleOp(Struct, frozen=True, kw_only=True):
     entry: Entry
     counters: tuple[Counter, ...] = ()
     held: bool = False
-    """Whether the attempt has a hold. Its charge must then reach the disk before it counts."""
+    """Whether money was held for the attempt. Its charge must then reach the disk before it counts."""
+    draw: Draw | None = None
+    """The lease that covers the attempt in place of a hold of its own."""
 
 
 class ReleaseOp(Struct, frozen=True, kw_only=True):
@@ -137,7 +151,41 @@ class ReleaseOp(Struct, frozen=True, kw_only=True):
     attempt: int
 
 
-Op = HoldOp | SettleOp | ReleaseOp
+class LeaseOp(Struct, frozen=True, kw_only=True):
+    """Take a slice of what is left for one payer, or a bigger one, from which its node admits without asking.
+
+    A lease is a hold with the attempt 0: it counts as held for everybody, and if its node dies it is charged, since
+    nobody else knows what was sent from it. Granted is at most `nano_usd`, and at most one part in `share` of what is
+    left in each hard budget; less than `least_nano_usd` is not worth a lease, and nothing is granted.
+    """
+
+    lease: str
+    at_ns: int
+    nano_usd: int
+    least_nano_usd: int
+    share: int
+    payer: Payer
+    counters: tuple[Counter, ...]
+    price_version: str = ""
+    renewed: bool = False
+    """Whether the lease must exist already."""
+
+
+class ReturnOp(Struct, frozen=True, kw_only=True):
+    """End a lease: what is in flight gets holds of its own, and the rest is everybody's again.
+
+    A lease that was charged meanwhile, since its node seemed dead, is corrected to what was sent from it.
+    """
+
+    lease: str
+    at_ns: int
+    payer: Payer
+    counters: tuple[Counter, ...]
+    returned_ns: int
+    in_flight: tuple[HoldOp, ...] = ()
+
+
+Op = HoldOp | SettleOp | ReleaseOp | LeaseOp | ReturnOp
 
 
 class Balance(Struct, frozen=True):
@@ -153,6 +201,8 @@ class Refusal(Struct, frozen=True, kw_only=True):
     counter: Counter
     watch: Watch
     balance: Balance
+    recalled: bool = False
+    """Whether there is room but for slices that nodes hold; they were asked back."""
 
     @property
     def left_nano_usd(self) -> int:
@@ -168,10 +218,12 @@ class Committed(Struct, frozen=True, kw_only=True):
     alerts: int = 0
     duplicates: int = 0
     """Charges that the ledger had already."""
+    grants: dict[str, int] = {}
+    """What each lease that was asked for was given; one that is gone is missing."""
 
 
 class OpenHold(Struct, frozen=True, kw_only=True):
-    """A hold that waits for its charge. `counters` are the keys that it is counted in."""
+    """A hold that waits for its charge, or a lease (attempt 0). `counters` are the keys that it is counted in."""
 
     request_id: str
     attempt: int
@@ -239,8 +291,22 @@ class KeyRow(Struct, frozen=True, kw_only=True):
 class LedgerStore(Protocol):
     """A ledger that one thread at a time uses. Every method is one transaction; failures raise StoreError."""
 
+    @property
+    def owner(self) -> str:
+        """Names this start of this process among all that ever used the ledger."""
+        ...
+
+    @property
+    def shared(self) -> bool:
+        """Whether other nodes spend from the same budgets, and a commit is a journey over the network."""
+        ...
+
     def commit(self, ops: Sequence[Op]) -> Committed:
         """Do all of `ops`, in order, or none of them."""
+        ...
+
+    def recalled(self) -> frozenset[str]:
+        """The leases, of whatever node, that are asked back."""
         ...
 
     def sweep(self, now_ns: int) -> int:

@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 import msgspec
-from msgspec import Struct
 
 from gateway.store import schema
 from gateway.store.connection import Sql, columns, marks
@@ -23,25 +22,27 @@ from gateway.store.rows import (
     match_text,
 )
 from gateway.store.spec import (
+    LEASE,
     REFUSED,
     Alert,
     Balance,
     Committed,
     Counter,
+    Draw,
     Entry,
     EntryKind,
     HoldOp,
+    LeaseOp,
     Op,
     OpenHold,
     Refusal,
     ReleaseOp,
+    ReturnOp,
     SettleOp,
     Watch,
 )
+from gateway.store.work import AttemptId, CounterKey, Work
 from gateway.types.records import Basis
-
-AttemptId = tuple[str, int]
-CounterKey = tuple[str, str]
 
 _MAX_FIRED = 50_000
 
@@ -52,35 +53,11 @@ _INSERT_ENTRY = (
 )
 _INSERT_HOLD = f"INSERT INTO holds ({columns(schema.HOLD_COLUMNS)}) VALUES ({marks(schema.HOLD_COLUMNS)})"
 _SELECT_HOLD = f"SELECT {columns(schema.HOLD_COLUMNS)} FROM holds WHERE request_id = ? AND attempt = ?"
+_SELECT_LEASES = f"SELECT {columns(schema.HOLD_COLUMNS)} FROM holds WHERE attempt = {LEASE}"
 _INSERT_ALERT = (
     f"INSERT INTO outbox ({columns(schema.ALERT_COLUMNS)}, due_ns, delivered_ns) "
     f"VALUES ({marks(schema.ALERT_COLUMNS)}, ?, ?) ON CONFLICT DO NOTHING RETURNING id"
 )
-
-
-class _Work(Struct):
-    """What one commit has read and decided so far."""
-
-    balances: dict[CounterKey, tuple[int, int]]
-    holds: dict[AttemptId, OpenHold]
-    inserted: list[bool]
-    spent: dict[CounterKey, int]
-    held: dict[CounterKey, int]
-    closed: list[AttemptId]
-    opened: dict[AttemptId, HoldOp]
-    refused: dict[CounterKey, Refusal]
-    fired: set[tuple[str, str, str, str]]
-    now_ns: int = 0
-    duplicates: int = 0
-
-    def add(self, key: CounterKey, spent: int, held: int) -> None:
-        """Change a counter, if it exists: one that does not is made from entries when it is next needed."""
-        if key not in self.balances:
-            return
-        before = self.balances[key]
-        self.balances[key] = (before[0] + spent, before[1] + held)
-        self.spent[key] = self.spent.get(key, 0) + spent
-        self.held[key] = self.held.get(key, 0) + held
 
 
 class SqlLedgerStore(Queries):
@@ -92,7 +69,7 @@ class SqlLedgerStore(Queries):
         self._fired: set[tuple[str, str, str, str]] = set()
 
     def commit(self, ops: Sequence[Op]) -> Committed:
-        durable = any(isinstance(op, HoldOp) or (isinstance(op, SettleOp) and op.held) for op in ops)
+        durable = any(not isinstance(op, SettleOp) or op.held for op in ops)
         with self._sql.transaction(durable=durable):
             work, alerts, refusals = self._apply(ops)
         if len(self._fired) > _MAX_FIRED:
@@ -103,82 +80,158 @@ class SqlLedgerStore(Queries):
             balances={key: Balance(*value) for key, value in work.balances.items()},
             alerts=alerts,
             duplicates=work.duplicates,
+            grants=work.grants,
         )
 
-    def _apply(self, ops: Sequence[Op]) -> tuple[_Work, int, tuple[Refusal | None, ...]]:
-        holds = self._load_holds(sorted({_id(op) for op in ops if not isinstance(op, SettleOp) or op.held}))
-        counters = _counters(ops)
+    def _apply(self, ops: Sequence[Op]) -> tuple[Work, int, tuple[Refusal | None, ...]]:
+        holds = self._load_holds(sorted({id_ for op in ops if (id_ := _hold_of(op)) is not None}))
+        counters = self._counters_of_charged_leases(ops, holds) | _counters(ops)
         balances = self._load_counters(counters, {key for hold in holds.values() for key in hold.counters})
         settles = [op for op in ops if isinstance(op, SettleOp)]
         written = self._sql.each(_INSERT_ENTRY, [entry_row(op.entry) for op in settles]) if settles else []
-        work = _Work(
+        work = Work(
+            node=self._sql.node,
+            epoch=self._sql.epoch,
             balances=balances,
             holds=holds,
             inserted=[bool(rows) for rows in reversed(written)],
-            spent={},
-            held={},
-            closed=[],
-            opened={},
-            refused={},
-            fired=set(),
         )
         refusals = tuple(self._one(op, work) for op in ops)
         self._write(work)
         return work, self._raise_alerts(counters.values(), work), refusals
 
-    def _one(self, op: Op, work: _Work) -> Refusal | None:
-        if isinstance(op, HoldOp):
-            return self._grant(op, work)
-        if isinstance(op, ReleaseOp):
-            self._close(_id(op), work)
-            return None
-        self._settle(op, work)
+    def _one(self, op: Op, work: Work) -> Refusal | None:
+        match op:
+            case HoldOp():
+                return self._grant(op, work)
+            case ReleaseOp():
+                work.close((op.request_id, op.attempt))
+            case SettleOp():
+                self._settle(op, work)
+            case LeaseOp():
+                work.lease(op)
+            case ReturnOp():
+                self._return(op, work)
         return None
 
-    def _grant(self, op: HoldOp, work: _Work) -> Refusal | None:
-        if _id(op) in work.holds:
+    def _grant(self, op: HoldOp, work: Work) -> Refusal | None:
+        if (op.request_id, op.attempt) in work.holds:
             return None
         work.now_ns = max(work.now_ns, op.at_ns)
-        for counter in op.counters:
-            spent, held = work.balances[counter.key]
-            for watch in counter.watches:
-                # What costs nothing is never refused: an explicit price of 0 works after exhaustion too.
-                if watch.hard and op.nano_usd and spent + held + op.nano_usd > watch.limit_nano_usd:
-                    refusal = Refusal(counter=counter, watch=watch, balance=Balance(spent, held))
-                    work.refused.setdefault(counter.key, refusal)
-                    return refusal
-        for counter in op.counters:
-            work.add(counter.key, 0, op.nano_usd)
-        work.opened[_id(op)] = op
-        work.holds[_id(op)] = _as_open(op, self._sql.node, self._sql.epoch)
-        return None
-
-    def _close(self, attempt: AttemptId, work: _Work) -> OpenHold | None:
-        hold = work.holds.pop(attempt, None)
-        if hold is None:
+        refusal = work.shortfall(op)
+        if refusal is None:
+            work.open(op)
             return None
-        for key in hold.counters:
-            work.add(key, 0, -hold.nano_usd)
-        if work.opened.pop(attempt, None) is None:
-            work.closed.append(attempt)
-        return hold
+        if op.patient:
+            leases = [lease for lease in self._leases(work) if refusal.counter.key in lease.counters]
+            missing = op.nano_usd + sum(work.balances[refusal.counter.key]) - refusal.watch.limit_nano_usd
+            if sum(lease.nano_usd for lease in leases) >= missing:
+                work.recalled.update(lease.request_id for lease in leases)
+                return msgspec.structs.replace(refusal, recalled=True)
+        work.refused.setdefault(refusal.counter.key, refusal)
+        return refusal
 
-    def _settle(self, op: SettleOp, work: _Work) -> None:
+    def _leases(self, work: Work) -> list[OpenHold]:
+        """All leases, as they are in the middle of this commit. Whoever changes one has its counters locked."""
+        leases = {hold.request_id: hold for hold in map(hold_of, self._sql.run(_SELECT_LEASES))}
+        leases |= {lease: hold for (lease, attempt), hold in work.holds.items() if attempt == LEASE}
+        return [hold for lease, hold in leases.items() if (lease, LEASE) not in work.closed]
+
+    def _settle(self, op: SettleOp, work: Work) -> None:
         work.now_ns = max(work.now_ns, op.entry.settled_ns)
-        hold = self._close(_id(op), work)
         keys = {counter.key for counter in op.counters}
-        if hold is not None:
-            keys.update(hold.counters)
-        if work.inserted.pop():
-            charge = op.entry.nano_usd or 0
-        else:
+        inserted = work.inserted.pop()
+        charge = op.entry.nano_usd or 0
+        if op.draw is None:
+            hold = work.close((op.entry.request_id, op.entry.attempt))
+            if hold is not None:
+                keys.update(hold.counters)
+        elif inserted:
+            lease = work.holds.get((op.draw.lease, LEASE))
+            covered = min(charge, op.draw.nano_usd)
+            if lease is not None:
+                keys.update(lease.counters)
+                # Never below what is left of it, so that no charge can fail here.
+                work.resize(lease, -min(covered, lease.nano_usd))
+            elif self._was_charged(op.draw.lease):
+                self._move(op.draw, op.entry, covered)
+                charge -= covered
+        if not inserted:
             work.duplicates += 1
             charge = self._adjust(op.entry, work)
         if charge:
             for key in sorted(keys):
                 work.add(key, charge, 0)
 
-    def _adjust(self, entry: Entry, work: _Work) -> int:
+    def _return(self, op: ReturnOp, work: Work) -> None:
+        if work.close((op.lease, LEASE)) is not None or self._uncharge(op, work):
+            for hold in op.in_flight:
+                work.open(hold)
+
+    def _was_charged(self, lease: str) -> bool:
+        return bool(
+            self._sql.run(
+                "SELECT 1 FROM entries WHERE request_id = ? AND attempt = ? AND kind = ?",
+                (lease, LEASE, EntryKind.SETTLE.value),
+            )
+        )
+
+    def _move(self, draw: Draw, entry: Entry, nano: int) -> None:
+        """What one attempt of a lease cost was charged with the lease already: take it out there.
+
+        No counter changes: the two lines have the same payer and instant.
+        """
+        self._sql.run(
+            _INSERT_ENTRY,
+            entry_row(
+                msgspec.structs.replace(
+                    entry,
+                    request_id=draw.lease,
+                    attempt=draw.number,
+                    kind=EntryKind.ADJUST,
+                    basis=Basis.ORPHAN,
+                    nano_usd=-nano,
+                    usage=None,
+                )
+            ),
+        )
+
+    def _uncharge(self, op: ReturnOp, work: Work) -> bool:
+        """Take back what is left of a lease's charge; False when it was not charged, or this is done already."""
+        charged, lines = self._sql.run(
+            "SELECT CAST(COALESCE(SUM(nano_usd), 0) AS BIGINT), COUNT(*) FROM entries WHERE request_id = ?",
+            (op.lease,),
+        )[0]
+        if not lines:
+            return False
+        correction = Entry(
+            request_id=op.lease,
+            attempt=LEASE,
+            kind=EntryKind.ADJUST,
+            at_ns=op.at_ns,
+            settled_ns=op.returned_ns,
+            payer=op.payer,
+            basis=Basis.ORPHAN,
+            nano_usd=-charged,
+        )
+        if not self._sql.run(_INSERT_ENTRY, entry_row(correction)):
+            return False
+        for key in self._counters_of_charged_leases([op], {}) | _counters([op]):
+            work.add(key, -charged, 0)
+        return True
+
+    def _counters_of_charged_leases(
+        self, ops: Sequence[Op], holds: dict[AttemptId, OpenHold]
+    ) -> dict[CounterKey, Counter]:
+        """What the charge of a lease that is to be corrected counts in, budgets that are younger than it included."""
+        return {
+            counter.key: counter
+            for op in ops
+            if isinstance(op, ReturnOp) and (op.lease, LEASE) not in holds
+            for counter in self._covering(op.at_ns, op.payer)
+        }
+
+    def _adjust(self, entry: Entry, work: Work) -> int:
         """Correct an attempt that was charged as an orphan while its process lived on; the difference."""
         rows = self._sql.run(
             "SELECT basis, nano_usd, at_ns FROM entries WHERE request_id = ? AND attempt = ? AND kind = ?",
@@ -236,9 +289,12 @@ class SqlLedgerStore(Queries):
         )
         return rows[0][0], rows[0][1]
 
-    def _write(self, work: _Work) -> None:
+    def _write(self, work: Work) -> None:
         if work.opened:
             self._sql.many(_INSERT_HOLD, [hold_row(op, self._sql.node, self._sql.epoch) for op in work.opened.values()])
+        resized = [(change, *attempt_id) for attempt_id, change in work.resized.items() if change]
+        if resized:
+            self._sql.many("UPDATE holds SET nano_usd = nano_usd + ? WHERE request_id = ? AND attempt = ?", resized)
         if work.closed:
             self._sql.many("DELETE FROM holds WHERE request_id = ? AND attempt = ?", work.closed)
         changes = [
@@ -248,8 +304,15 @@ class SqlLedgerStore(Queries):
             self._sql.many(
                 "UPDATE counters SET spent = spent + ?, held = held + ? WHERE scope = ? AND window_id = ?", changes
             )
+        ended = [(lease,) for lease, attempt in work.closed if attempt == LEASE]
+        if ended:
+            self._sql.many("DELETE FROM recalls WHERE lease = ?", ended)
+        if work.recalled:
+            self._sql.many(
+                "INSERT INTO recalls VALUES (?) ON CONFLICT DO NOTHING", [(lease,) for lease in sorted(work.recalled)]
+            )
 
-    def _raise_alerts(self, counters: Iterable[Counter], work: _Work) -> int:
+    def _raise_alerts(self, counters: Iterable[Counter], work: Work) -> int:
         raised = 0
         for counter in counters:
             spent = work.balances[counter.key][0]
@@ -262,7 +325,7 @@ class SqlLedgerStore(Queries):
             raised += self._raise(refusal.counter, refusal.watch, REFUSED, spent, work)
         return raised
 
-    def _raise(self, counter: Counter, watch: Watch, threshold: str, spent: int, work: _Work) -> int:
+    def _raise(self, counter: Counter, watch: Watch, threshold: str, spent: int, work: Work) -> int:
         name = (watch.budget, counter.scope, counter.window_id, threshold)
         if name in self._fired or name in work.fired:
             return 0
@@ -287,6 +350,18 @@ class SqlLedgerStore(Queries):
         ]
         written = self._sql.each(_INSERT_ALERT, rows)
         return 1 if written[0] else 0
+
+    @property
+    def owner(self) -> str:
+        return f"{self._sql.node}-{self._sql.epoch}"
+
+    @property
+    def shared(self) -> bool:
+        return self._sql.shared
+
+    def recalled(self) -> frozenset[str]:
+        with self._sql.transaction(durable=False):
+            return frozenset(row[0] for row in self._sql.run("SELECT lease FROM recalls"))
 
     def sweep(self, now_ns: int) -> int:
         swept = 0
@@ -326,25 +401,17 @@ class SqlLedgerStore(Queries):
             self._load_counters({counter.key: counter for counter in counters}, ())
 
 
-def _id(op: Op) -> AttemptId:
-    if isinstance(op, SettleOp):
-        return (op.entry.request_id, op.entry.attempt)
+def _hold_of(op: Op) -> AttemptId | None:
+    """The hold, or the lease, that an operation is about."""
+    match op:
+        case LeaseOp() | ReturnOp():
+            return (op.lease, LEASE)
+        case SettleOp():
+            if op.draw is not None:
+                return (op.draw.lease, LEASE)
+            return (op.entry.request_id, op.entry.attempt) if op.held else None
     return (op.request_id, op.attempt)
 
 
 def _counters(ops: Sequence[Op]) -> dict[CounterKey, Counter]:
     return {counter.key: counter for op in ops if not isinstance(op, ReleaseOp) for counter in op.counters}
-
-
-def _as_open(op: HoldOp, node: str, epoch: int) -> OpenHold:
-    return OpenHold(
-        request_id=op.request_id,
-        attempt=op.attempt,
-        owner=node,
-        epoch=epoch,
-        at_ns=op.at_ns,
-        nano_usd=op.nano_usd,
-        payer=op.payer,
-        price_version=op.price_version,
-        counters=tuple(counter.key for counter in op.counters),
-    )

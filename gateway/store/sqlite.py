@@ -69,6 +69,7 @@ class _Connection:
     """What reading and writing connections have in common."""
 
     lock = ""
+    shared = False
 
     def __init__(self, connection: sqlite3.Connection, node: str) -> None:
         self._connection = connection

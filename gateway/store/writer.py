@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from gateway.store.spec import Committed, HoldOp, LedgerStore, Op, Refusal, ReleaseOp, SettleOp, StoreError
+from gateway.store.spec import Committed, HoldOp, LeaseOp, LedgerStore, Op, Refusal, ReleaseOp, SettleOp, StoreError
 from gateway.types.clock import Clock
 
 _LINGER_S = 0.02
@@ -211,10 +211,10 @@ class Writer:
         kept: list[Waiting] = []
         waited = []
         for waiting in batch:
-            if isinstance(waiting.op, HoldOp):
+            if isinstance(waiting.op, HoldOp | LeaseOp):
                 waiting.error = error
                 waited.append(waiting)
-                if error.ambiguous:
+                if error.ambiguous and isinstance(waiting.op, HoldOp):
                     op = waiting.op
                     kept.append(Waiting(ReleaseOp(request_id=op.request_id, attempt=op.attempt)))
             elif error.retryable:

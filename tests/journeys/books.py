@@ -92,7 +92,7 @@ async def balanced(gateway: RunningGateway, told: Iterable[int] | None = None) -
     global budget's state and gauge = the sum of what replies told (where `told` is given).
     """
     accounts = accounts_of(gateway)
-    await accounts.flush()
+    await accounts.return_leases()
     lines = await entries_of(gateway)
     spent = sum(line.nano_usd or 0 for line in lines)
     keys = [(line.request_id, line.attempt, line.kind) for line in lines]

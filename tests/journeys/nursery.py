@@ -19,6 +19,8 @@ from typing import Any
 
 import httpx
 
+from tests.running_gateway import until
+
 ROOT = Path(__file__).parents[2]
 _WAIT_S = 30.0
 
@@ -77,9 +79,13 @@ class Child:
 
     async def spent_nano_usd(self) -> int:
         """What its only budget's gauge says was spent."""
-        found = re.findall(r"metrics on (http://[^/]+/metrics)", self.log.read_text())
+        # The log is written by a thread of its own: it may come to say so after the first request was served.
+        said = re.compile(rf" on {self.url},.* metrics on ([^,]+)")
+        await until(lambda: said.search(self.log.read_text()), "the log's line about this start")
+        found = said.search(self.log.read_text())
+        assert found is not None
         async with httpx.AsyncClient(trust_env=False) as client:
-            text = (await client.get(found[-1])).text
+            text = (await client.get(found[1])).text
         (value,) = re.findall(r"^gateway_budget_spent_usd\{[^}]*\} (\S+)$", text, re.MULTILINE)
         return round(float(value) * 1e9)
 

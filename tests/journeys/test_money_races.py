@@ -2,11 +2,16 @@
 
 import asyncio
 import json
+import random
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from gateway.config.money import LedgerFile
+from gateway.spend.opening import configured_ledgers
+from gateway.store.spec import LEASE
 from gateway.telemetry import names
 from tests.conftest import StartGateway
 from tests.journeys.books import (
@@ -24,6 +29,7 @@ from tests.journeys.books import (
 from tests.journeys.ledgers import BOTH, JourneyLedger
 from tests.openai_replies import openai_chat, openai_usage
 from tests.replies import RecordedRequest, Reply, json_reply
+from tests.store.postgres_server import PostgresServer
 from tests.upstream import ScriptedUpstream
 
 # One nano-dollar a token in and ten out: $0.001 and $0.01 per million.
@@ -82,6 +88,58 @@ async def test_exactly_as_many_as_fit_are_admitted(
     assert {reply.headers.get("retry-after") for reply in replies if reply.status_code == 429} == {"1"}
     await gateway.records.wait(CALLERS)
     assert await balanced(gateway, map(told_nano_usd, replies)) == 7 * (11 + 500)
+
+
+@pytest.mark.stack
+async def test_four_nodes_with_leases_admit_exactly_what_fits(
+    upstream: ScriptedUpstream, start_gateway: StartGateway, postgres: PostgresServer
+) -> None:
+    """Of 200 at once on four gateways with leases on one budget, exactly the 90 that fit are sent; all books agree."""
+    body = chat(max_tokens=50)
+    one, cost, room = await held_by(body, prices=PRICES), 11 + 500, 90
+    conninfo = postgres.new_database()
+    nodes = [
+        await start_gateway(
+            configuration(upstream.url, prices=PRICES, budgets=[budget(dollars(8 * cost + room * one))]),
+            ledgers=configured_ledgers(LedgerFile(postgres=conninfo, node=f"n{number}"), Path(), {}),
+            # Request ids are drawn from it.
+            rng=random.Random(number),
+        )
+        for number in range(4)
+    ]
+    upstream.always(lambda _: openai_chat(usage=openai_usage(11, 50)))
+    replies = [await node.client.post("/v1/chat/completions", json=body) for node in nodes for _ in range(2)]
+    for node in nodes:
+        await accounts_of(node).flush()
+    leases = [hold for hold in await accounts_of(nodes[0]).call(lambda store: store.holds()) if hold.attempt == LEASE]
+    assert leases
+    gate = asyncio.Event()
+    upstream.always(lambda _: openai_chat(usage=openai_usage(11, 50), hold=gate))
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(trust_env=False, timeout=30, limits=limits) as client:
+        asked = [
+            asyncio.ensure_future(client.post(f"{nodes[number % 4].url}/v1/chat/completions", json=body))
+            for number in range(200)
+        ]
+        pending = set(asked)
+        while len(pending) > room:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED, timeout=30)
+            assert done, "nothing more is decided"
+            assert {task.result().status_code for task in done} == {429}
+        await upstream.wait_requests(8 + room)
+        gate.set()
+        replies += await asyncio.gather(*asked)
+    assert [reply.status_code for reply in replies].count(200) == upstream.hits == 8 + room
+    assert {reply.headers.get("retry-after") for reply in replies if reply.status_code == 429} == {"1"}
+    for node in nodes:
+        await node.records.wait(2 + 50)
+        await accounts_of(node).return_leases()
+    for node in nodes:
+        await accounts_of(node).refresh()
+        (state,) = await states_of(node)
+        assert (state.spent_nano_usd, state.held_nano_usd) == (sum(map(told_nano_usd, replies)), 0)
+    assert state.spent_nano_usd == (8 + room) * cost == sum(line.nano_usd or 0 for line in await entries_of(nodes[0]))
+    assert await accounts_of(nodes[0]).call(lambda store: store.wrong_counters()) == []
 
 
 async def test_what_is_not_used_comes_back(

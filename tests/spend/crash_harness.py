@@ -30,7 +30,7 @@ from gateway.spend.ledger import Accounts
 from gateway.spend.prices import PriceBook, PriceData
 from gateway.spend.settle import ChargeFacts, Ending
 from gateway.store.postgres import open_postgres
-from gateway.store.spec import LedgerStore, Payer
+from gateway.store.spec import LEASE, Entry, LedgerStore, Payer
 from gateway.store.sqlite import open_sqlite
 from gateway.types.errors import PolicyError
 from gateway.types.records import Basis
@@ -104,19 +104,20 @@ def deadly(store: LedgerStore, death: Death) -> LedgerStore:
     return store
 
 
-async def work(where: str, node: str, limit: int, upstream: int, death: Death, callers: int, each: int) -> None:
+async def work(
+    where: str, node: str, limit: int, upstream: int, death: Death, callers: int, each: int, settles: bool = True
+) -> None:
     """Serve requests until killed or done; what is sent is written to `upstream` first."""
     accounts = Accounts(
         lambda: deadly(opener(where, node)(), death), PRICES, BudgetBook(budgets(limit)), LedgerFile(), Clock()
     )
     await accounts.start()
-    # Process ids come back after some tens of thousands of forks, and a request's id must not.
-    run = os.urandom(8).hex()
+    owner = await accounts.call(lambda store: store.owner)
 
     async def caller(number: int) -> None:
         for i in range(each):
             facts = ChargeFacts(
-                request_id=f"{node}-{run}-{number}-{i}", attempt=1, payer=PAYER, operation=Operation.CHAT,
+                request_id=f"{owner}-{number}-{i}", attempt=1, payer=PAYER, operation=Operation.CHAT,
                 input_bytes=100, max_tokens=50,
             )  # fmt: skip
             try:
@@ -125,9 +126,12 @@ async def work(where: str, node: str, limit: int, upstream: int, death: Death, c
                 continue
             death.at("before_send")
             output = (number * 7 + i) % 51
-            os.write(upstream, f"{facts.request_id} {100 + 10 * output}\n".encode())
+            drawn = int(hold is not None and hold.lease is not None)
+            os.write(upstream, f"{facts.request_id} {100 + 10 * output} {drawn}\n".encode())
             death.at("after_send")
             await asyncio.sleep(0)
+            if not settles:
+                continue
             usage = Usage(input_tokens=100, output_tokens=output)
             cost, billed = accounts.price(facts, Ending.COMPLETE, usage, at_ns=time.time_ns())
             accounts.settle(hold, facts, cost, billed, started_ns=time.time_ns())
@@ -160,8 +164,11 @@ def reconcile(where: str, served: Path, limit: int) -> dict[str, int]:
     wrong = store.rebuild()
     entries = list(store.entries())
     by_id = {entry.request_id: entry for entry in entries}
-    sent = dict(line.split() for line in served.read_text().splitlines())
-    lost = sum(1 for name in sent if name not in by_id)
+    lines = [line.split() for line in served.read_text().splitlines()]
+    sent = {name: cost for name, cost, _ in lines}
+    # What left a node's slice of the budget shortly before its death has no line of its own: the slice is charged.
+    leases, covered = _by_owner(entries, sent)
+    lost = sum(len(costs) for owner, costs in covered.items() if sum(costs) > leases.get(owner, 0))
     mispriced = sum(
         1
         for name, cost in sent.items()
@@ -176,6 +183,9 @@ def reconcile(where: str, served: Path, limit: int) -> dict[str, int]:
     return {
         "served": len(sent),
         "orphans": orphans,
+        "drawn": sum(drawn == "1" for _, _, drawn in lines),
+        "leases_charged": len(leases),
+        "covered": sum(len(costs) for costs in covered.values()),
         "lost": lost,
         "doubled": len(entries) - len(by_id),
         "mispriced": mispriced,
@@ -187,6 +197,21 @@ def reconcile(where: str, served: Path, limit: int) -> dict[str, int]:
     }
 
 
+def _by_owner(entries: list[Entry], sent: dict[str, str]) -> tuple[dict[str, int], dict[str, list[int]]]:
+    """By start of a process: what its leases were charged, and the costs of what it sent that has no line."""
+    leases: dict[str, int] = {}
+    for entry in entries:
+        if entry.attempt == LEASE:
+            owner = entry.request_id.removeprefix("lease-").rsplit("-", 1)[0]
+            leases[owner] = leases.get(owner, 0) + (entry.nano_usd or 0)
+    named = {entry.request_id for entry in entries}
+    covered: dict[str, list[int]] = {}
+    for name, cost in sent.items():
+        if name not in named:
+            covered.setdefault(name.rsplit("-", 2)[0], []).append(int(cost))
+    return leases, covered
+
+
 def kill_many(where: str, kills: int, seed: int, seconds: float) -> dict[str, int]:
     """Fork a writer, kill it at a label or at a random moment, reconcile; again and again, on one ledger.
 
@@ -195,7 +220,7 @@ def kill_many(where: str, kills: int, seed: int, seconds: float) -> dict[str, in
     rounds = _rounds(kills, seconds)
     rng = random.Random(seed)
     served = Path(where.removeprefix("sqlite://") + ".served") if "://" in where else Path(f"/tmp/served-{os.getpid()}")
-    served.touch()
+    served.write_bytes(b"")
     limit = HELD * 120 * kills
     total = dict.fromkeys(
         ("lost", "doubled", "mispriced", "invented", "overspent", "wrong_counters", "difference", "held"), 0
@@ -227,7 +252,8 @@ def kill_many(where: str, kills: int, seed: int, seconds: float) -> dict[str, in
             add(reconcile(where, served, limit))
     result = reconcile(where, served, limit)
     add(result)
-    return {"rounds": round_ + 1, "kills": killed, "served": result["served"], "orphans": orphans} | total
+    last = {name: result[name] for name in ("served", "leases_charged", "covered")}
+    return {"rounds": round_ + 1, "kills": killed, "orphans": orphans} | last | total
 
 
 def _rounds(count: int, seconds: float) -> Iterator[int]:
@@ -242,22 +268,26 @@ def _rounds(count: int, seconds: float) -> Iterator[int]:
         yield number
 
 
-def share_one_budget(where: str, processes: int, callers: int) -> dict[str, int]:
-    """Callers in several processes on one budget with room for a third of them."""
+def share_one_budget(where: str, processes: int, callers: int, each: int, settles: bool) -> dict[str, int]:
+    """Callers in several processes on one budget with room for a third of what they ask for, one after the other.
+
+    If nothing is settled, exactly as many are admitted as there is room for.
+    """
     served = Path(f"/tmp/served-{os.getpid()}")
-    served.touch()
-    limit = HELD * (processes * callers // 3)
+    served.write_bytes(b"")
+    room = processes * callers * each // 3
+    limit = HELD * room
     upstream = os.open(served, os.O_WRONLY | os.O_APPEND)
     never = Death("", 1)
     children = [
-        fork(lambda n=n: asyncio.run(work(where, f"n{n}", limit, upstream, never, callers, 1)))  # type: ignore[misc]
+        fork(lambda n=n: asyncio.run(work(where, f"n{n}", limit, upstream, never, callers, each, settles)))  # type: ignore[misc]
         for n in range(processes)
     ]
     failed = sum(os.waitpid(child, 0)[1] != 0 for child in children)
     os.close(upstream)
     result = reconcile(where, served, limit)
     served.unlink()
-    return result | {"failed_processes": failed}
+    return result | {"failed_processes": failed, "room": room}
 
 
 def main() -> None:
@@ -268,11 +298,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=math.inf)
     parser.add_argument("--processes", type=int, default=0)
     parser.add_argument("--callers", type=int, default=250)
+    parser.add_argument("--each", type=int, default=1, help="requests of each caller, one after the other")
+    parser.add_argument("--keep-open", action="store_true", help="no request ever ends")
     given = parser.parse_args()
     if given.kills:
         print(json.dumps(kill_many(given.where, given.kills, given.seed, given.seconds)))
     else:
-        print(json.dumps(share_one_budget(given.where, given.processes, given.callers)))
+        print(
+            json.dumps(share_one_budget(given.where, given.processes, given.callers, given.each, not given.keep_open))
+        )
 
 
 if __name__ == "__main__":

@@ -43,7 +43,8 @@ def check(found: dict[str, Any]) -> None:
 
 def tell(proof: Proof, found: dict[str, Any]) -> None:
     """The figures of kills."""
-    proof.found(**{name: found[name] for name in ("kills", "served", "orphans", *MUST_BE_ZERO)})
+    names = ("kills", "served", "orphans", "leases_charged", "covered", *MUST_BE_ZERO)
+    proof.found(**{name: found[name] for name in names})
 
 
 @pytest.mark.timeout(300)
@@ -68,7 +69,9 @@ def test_10_000_kills_of_the_sqlite_writer(tmp_path: Path, proof: Proof) -> None
 def test_killing_a_postgres_node_loses_and_doubles_nothing(postgres: PostgresServer) -> None:
     """The same on PostgreSQL, where the server rolls back what a dead node left open."""
     conninfo: Secret = postgres.new_database()
-    check(harness(conninfo.reveal(), "--kills", "14"))
+    found = harness(conninfo.reveal(), "--kills", "14")
+    check(found)
+    assert found["leases_charged"] > 0
 
 
 @pytest.mark.stack
@@ -81,12 +84,13 @@ def test_10_000_kills_of_a_postgres_node(postgres: PostgresServer, proof: Proof)
     tell(proof, found)
 
 
-def share_one_budget(postgres: PostgresServer, callers: int) -> dict[str, Any]:
-    """Callers in 4 processes on one budget with room for a third of them."""
-    found = harness(postgres.new_database().reveal(), "--processes", "4", "--callers", str(callers))
+def share_one_budget(postgres: PostgresServer, callers: int, each: int = 1, *more: str) -> dict[str, Any]:
+    """Callers in 4 processes on one budget with room for a third of what they ask for."""
+    asked = ("--processes", "4", "--callers", str(callers), "--each", str(each), *more)
+    found = harness(postgres.new_database().reveal(), *asked)
     assert {name: found[name] for name in MUST_BE_ZERO} == dict.fromkeys(MUST_BE_ZERO, 0)
     assert found["failed_processes"] == 0
-    assert found["served"] >= 4 * callers // 3
+    assert found["leases_charged"] == 0, "a process ended well, and left a lease behind"
     return found
 
 
@@ -94,16 +98,31 @@ def share_one_budget(postgres: PostgresServer, callers: int) -> dict[str, Any]:
 @pytest.mark.timeout(300)
 def test_four_processes_on_one_budget_overshoot_by_nothing(postgres: PostgresServer) -> None:
     """Callers in 4 processes share one PostgreSQL budget with too little room: the overshoot is exactly 0."""
-    share_one_budget(postgres, 60)
+    found = share_one_budget(postgres, 60)
+    assert found["served"] >= found["room"]
+
+
+@pytest.mark.stack
+@pytest.mark.timeout(300)
+def test_four_leasing_processes_admit_exactly_what_fits(postgres: PostgresServer) -> None:
+    """Callers who ask one after the other, from leases for the most part, and never end: all of the room, and no more."""
+    found = share_one_budget(postgres, 10, 20, "--keep-open")
+    assert found["served"] == found["room"]
+    assert found["drawn"] > 0
 
 
 @pytest.mark.stack
 @pytest.mark.prove(share=1)
 @pytest.mark.timeout(0)
 def test_a_thousand_callers_in_four_processes_on_one_budget(postgres: PostgresServer, proof: Proof) -> None:
-    """The same with 1,000 callers at once, again and again."""
-    served = runs = 0
-    for _ in proof.rounds(20):
-        served += share_one_budget(postgres, 250)["served"]
+    """The same with 1,000 callers at once, who ask once or ten times, and end or not, again and again."""
+    served = runs = asked = drawn = 0
+    for number in proof.rounds(20):
+        each = (1, 10)[number % 2]
+        open_ends = number % 4 >= 2
+        found = share_one_budget(postgres, 250, each, *(["--keep-open"] if open_ends else []))
+        assert found["served"] == found["room"] if open_ends else found["served"] >= found["room"]
+        served, drawn = served + found["served"], drawn + found["drawn"]
+        asked += 1000 * each
         runs += 1
-    proof.found(runs=runs, callers=1000 * runs, admitted=served, overspent_nano_usd=0)
+    proof.found(runs=runs, asked=asked, admitted=served, from_leases=drawn, overspent_nano_usd=0)

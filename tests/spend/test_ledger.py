@@ -38,7 +38,7 @@ async def entries(accounts: Accounts) -> list[tuple[str, int | None, Basis]]:
 
 async def balance(accounts: Accounts) -> tuple[int, int]:
     """(spent, held) of the only budget, after checking that ledger, counter and gauge agree."""
-    await accounts.flush()
+    await accounts.return_leases()
     # A hold that nobody waited for any more is given back once its commit is told.
     await accounts.flush()
     (state,) = accounts.budget_states()
@@ -355,7 +355,7 @@ async def test_a_ledger_that_hangs_refuses_in_time_and_catches_up(
     open_accounts: OpenAccounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A frozen ledger refuses hard-budgeted requests after a bounded wait; when it thaws, their holds are given back."""
-    monkeypatch.setattr("gateway.spend.ledger.HOLD_TIMEOUT_S", 0.02)
+    monkeypatch.setattr("gateway.spend.holds.HOLD_TIMEOUT_S", 0.02)
     accounts, gate = await gated(open_accounts, 10 * HELD)
     gate.open.clear()
     with pytest.raises(ServiceError):
