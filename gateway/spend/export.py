@@ -29,9 +29,10 @@ LINE_COLUMNS = (
 FOCUS_COLUMNS = (
     "BilledCost", "BillingAccountId", "BillingAccountName", "BillingCurrency", "BillingPeriodEnd",
     "BillingPeriodStart", "ChargeCategory", "ChargeClass", "ChargeDescription", "ChargeFrequency", "ChargePeriodEnd",
-    "ChargePeriodStart", "ConsumedQuantity", "ConsumedUnit", "ContractedCost", "EffectiveCost", "InvoiceIssuerName",
+    "ChargePeriodStart", "ConsumedQuantity", "ConsumedUnit", "ContractedCost", "EffectiveCost", "InvoiceId",
+    "InvoiceIssuerName",
     "ListCost", "PricingCategory", "PricingQuantity", "PricingUnit", "ProviderName", "PublisherName", "ResourceId",
-    "ResourceName", "ResourceType", "ServiceCategory", "ServiceName", "SkuId", "SubAccountId", "SubAccountName", "Tags",
+    "ResourceName", "ResourceType", "ServiceCategory", "ServiceName", "ServiceSubcategory", "SkuId", "SubAccountId", "SubAccountName", "Tags",
     "x_Attempts", "x_Basis", "x_InputTokens", "x_KeyId", "x_OutputTokens", "x_Route",
 )  # fmt: skip
 
@@ -158,7 +159,8 @@ def _focus_row(key: tuple[str, ...], total: _Sum, account: str) -> dict[str, Any
     start = datetime.fromtimestamp(int(hour), UTC)
     month = start.replace(day=1, hour=0)
     cost = usd_text(total.nano_usd)
-    tokens = total.input_tokens + total.output_tokens
+    # Quantities are decimals there: readers that guess a type from the text must see one.
+    tokens = f"{total.input_tokens + total.output_tokens}.0"
     return {
         "BilledCost": cost,
         "BillingAccountId": account,
@@ -176,6 +178,7 @@ def _focus_row(key: tuple[str, ...], total: _Sum, account: str) -> dict[str, Any
         "ConsumedUnit": None if correction else "Tokens",
         "ContractedCost": cost,
         "EffectiveCost": cost,
+        "InvoiceId": None,
         "InvoiceIssuerName": provider,
         "ListCost": cost,
         "PricingCategory": "Standard",
@@ -188,6 +191,7 @@ def _focus_row(key: tuple[str, ...], total: _Sum, account: str) -> dict[str, Any
         "ResourceType": "Model",
         "ServiceCategory": "AI and Machine Learning",
         "ServiceName": provider,
+        "ServiceSubcategory": "Generative AI",
         "SkuId": f"{provider}/{model}",
         "SubAccountId": team,
         "SubAccountName": team,
