@@ -9,6 +9,7 @@ from typing import Protocol
 
 from gateway.providers.canonical_reply import with_usage
 from gateway.providers.spec import Codec
+from gateway.providers.whole_reply import as_chunks, is_whole
 from gateway.serve.charging import capped, charge_facts, payer_of, unread_facts
 from gateway.serve.delivery import Delivery
 from gateway.serve.draining import drained
@@ -21,6 +22,7 @@ from gateway.telemetry.observe import AttemptObservation, RequestObservation
 from gateway.types.errors import ErrorType, GatewayError, UpstreamError, is_unsupported, unsupported_content_type
 from gateway.types.model_io import Framing, ModelReply, ModelRequest, StreamEvent, StreamSummary, WireRequest
 from gateway.types.records import NO_PARAMETERS, AttemptKind
+from gateway.types.route import Operation
 from gateway.upstream.aws_event_stream import AwsEventStreamDecoder
 from gateway.upstream.client import UpstreamClient
 from gateway.upstream.framing import SseDecoder
@@ -257,10 +259,18 @@ class _Trial:
         monotonic = observation.clock.monotonic
         waiting, at_upstream = monotonic(), True
         try:
-            async for data in exchange.chunks():
+            stream = exchange.chunks()
+            async for data in stream:
                 came = monotonic()
                 observation.upstream_s += came - waiting
                 at_upstream = False
+                if not self.started and self._may_be_whole and is_whole(data):
+                    waiting, at_upstream = came, True
+                    body = b"".join([data, *[more async for more in stream]])
+                    observation.upstream_s += monotonic() - waiting
+                    at_upstream = False
+                    await self._relay_whole(body, translator.summary)
+                    return
                 self.started = True
                 pieces = [piece for event in decoder.feed(data) if (piece := translator.feed(event))]
                 if pieces:
@@ -283,6 +293,23 @@ class _Trial:
                 observation.upstream_s += monotonic() - waiting
             self.finished = translator.summary.finished
             _summarise(attempt, translator.summary)
+
+    @property
+    def _may_be_whole(self) -> bool:
+        """Whether a provider that cannot stream may answer in one piece: its own APIs' replies are no events of theirs."""
+        sse = self._bound.endpoint.dialect.framing is Framing.SSE
+        return sse and self.request.operation in (Operation.CHAT, Operation.COMPLETIONS)
+
+    async def _relay_whole(self, body: bytes, summary: StreamSummary) -> None:
+        """Pass a whole reply on as the stream that was asked for."""
+        self.started = True
+        attempt = self._attempt
+        reply = self._codec.from_wire(body, self.request, self._bound.endpoint)
+        chunks = as_chunks(reply, self.request, summary)
+        attempt.chunk(self._observation.clock.monotonic(), generated=True)
+        if attempt.pieces is not None:
+            attempt.pieces.append(chunks)
+        await self._pass_on(chunks)
 
     async def _pass_on(self, data: bytes) -> None:
         delivery = self._delivery

@@ -10,8 +10,8 @@ from gateway.telemetry import names
 from gateway.types.errors import ErrorType, Outcome
 from gateway.types.records import AttemptKind
 from tests.conftest import StartGateway
-from tests.openai_replies import openai_chat, openai_error, openai_stream
-from tests.replies import BytesReply, GarbageReply, HangupReply, Reply, SilentReply
+from tests.openai_replies import openai_chat, openai_error, openai_stream, openai_usage
+from tests.replies import BytesReply, GarbageReply, HangupReply, Reply, SilentReply, StreamReply, json_reply
 from tests.running_gateway import RunningGateway
 from tests.upstream import ScriptedUpstream
 
@@ -85,6 +85,46 @@ async def test_nothing_is_tried_again_after_the_first_byte(
     assert last["error"]["code"] == "stream_cut"
     assert last["error"]["trace_id"] == reply.headers["x-gateway-trace-id"]
     assert upstream.hits == 1
+
+
+async def test_a_whole_reply_becomes_the_stream_that_was_asked_for(
+    upstream: ScriptedUpstream, start_gateway: StartGateway
+) -> None:
+    """A provider that answers in one piece is passed on as one chunk, its calls numbered and its usage counted."""
+    gateway = await start_gateway(_config(_target(upstream.url)))
+    calls = [
+        {"id": name, "type": "function", "function": {"name": "now", "arguments": "{}"}}
+        for name in ("call_1", "call_2")
+    ]
+    message = {"role": "assistant", "content": None, "tool_calls": calls}
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
+    whole = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+    body = json.dumps(whole | {"usage": openai_usage(9, 3)}).encode()
+    # In two pieces, as a network may bring it.
+    upstream.script(StreamReply([body[:40], body[40:]], content_type="application/json"))
+    reply = await _ask(gateway, stream=True, stream_options={"include_usage": True})
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    events = [line.removeprefix("data: ") for line in reply.text.splitlines() if line.startswith("data: ")]
+    first, usage = json.loads(events[0]), json.loads(events[1])
+    assert first["object"] == "chat.completion.chunk"
+    [piece] = first["choices"]
+    numbered = [{"index": index, **call} for index, call in enumerate(calls)]
+    assert piece == {"index": 0, "delta": message | {"tool_calls": numbered}, "finish_reason": "tool_calls"}
+    assert (usage["choices"], usage["usage"]["total_tokens"], events[2]) == ([], 12, "[DONE]")
+    attempt = (await gateway.records.last()).attempts[0]
+    assert attempt.usage is not None
+    assert (attempt.usage.output_tokens, attempt.finish_reasons) == (3, ("tool_calls",))
+
+
+async def test_an_error_in_the_place_of_a_stream_is_said(
+    upstream: ScriptedUpstream, start_gateway: StartGateway
+) -> None:
+    """A provider that answers a stream's request with status 200 and an error gets heard, before anything is sent."""
+    gateway = await start_gateway(_config(_target(upstream.url)))
+    upstream.script(json_reply({"error": {"message": "No tokens left.", "code": "empty"}}), BytesReply(b'{"a": '))
+    refused, cut = await _ask(gateway, stream=True), await _ask(gateway, stream=True)
+    assert (refused.status_code, refused.json()["error"]["message"]) == (502, "No tokens left.")
+    assert (cut.status_code, cut.json()["error"]["code"]) == (502, "unreadable_reply")
 
 
 async def test_a_stream_refused_before_its_first_byte_falls_back(
