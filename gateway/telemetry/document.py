@@ -82,6 +82,7 @@ Everything that the gateway emits. Written by `python -m gateway.telemetry.docum
 One record of a finished request is the source of all signals, so they agree: what is counted is what is traced, logged and
 charged. Labels of metrics are configured names or closed lists; nothing that a caller sends becomes one. What is unknown
 (tokens, a price) is absent and never 0. Prompts, completions, keys and headers stand in no signal.
+[trace.md](trace.md) is the recorded trace of a stream with a retry and a fallback.
 """
 
 _CONVENTIONS = """\
