@@ -284,7 +284,7 @@ def _changed() -> tuple[Panel, ...]:
     events = (
         event("Alert fires", "alertname", firing),
         event("Version started", "version", version),
-        event("Configuration loaded", "instance", loaded),
+        event("Config loaded", "instance", loaded),
         event("Prices dated", "job", priced),
     )
     return (
@@ -295,6 +295,7 @@ def _changed() -> tuple[Panel, ...]:
             {"what": "What", "which": "Which"},
             [Column(title="When", expr=f"1000 * ({' or '.join(events)})", unit=Unit.MOMENT)],
             sort_by="When",
+            wide=("Which",),
         ),
     )
 

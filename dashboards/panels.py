@@ -48,7 +48,7 @@ class Unit:
 
 _AT_LEAST = {Unit.SHARE: 0.01, Unit.PER_SECOND: 0.1, Unit.COUNT: 1.0, Unit.USD: 0.01}
 """How far an axis reaches where all is zero; Grafana would go to 100."""
-_AXIS_WIDTH = 62
+_AXIS_WIDTH = 70
 """Pixels: wide enough for every unit, and the same everywhere, so that graphs above each other agree in time."""
 
 
