@@ -35,7 +35,7 @@ FIXED: Mapping[str, Surface] = {surface.path: surface for surface in (*V1_SURFAC
 """Surfaces whose path names no route."""
 _INVOCATIONS = re.compile(r"/(?P<family>gateway|endpoints)/(?P<route>[^/]+)/invocations/?")
 _FAMILIES = {"gateway": ORIGINAL, "endpoints": ENDPOINTS}
-_PAGES = ("/api/2.0/", "/docs", "/favicon.ico", "/health", "/openapi.json", "/v1/models")
+_PAGES = ("/api/2.0/", "/api/3.0/", "/docs", "/favicon.ico", "/health", "/openapi.json", "/v1/models")
 _MODEL_CALL = re.compile(r"(?P<prefix>/v1beta/models|/v1/models)/(?P<route>[^/:]+)(?P<call>:\w+)/?")
 _DEPLOYMENT = re.compile(r"/openai/deployments/(?P<route>[^/]+)/(?P<call>chat/completions|completions|embeddings)/?")
 _SLASHES = re.compile("//+")

@@ -1,6 +1,6 @@
 """The listings that MLflow's clients read, `/api/2.0/gateway/routes/` and `/api/2.0/endpoints/`, and the limits API.
 
-Source: mlflow 2.8.1 and 2.22 `gateway/app.py`; a page token is base64 of `{"index": N}`.
+Source: mlflow 2.8.1, 2.22 and 3.17 `gateway/app.py`; a page token is base64 of `{"index": N}`.
 """
 
 import base64
@@ -77,6 +77,17 @@ def endpoint_entry(bound: BoundRoute) -> dict[str, Any]:
     }
 
 
+def traffic_entry(bound: BoundRoute) -> dict[str, Any]:
+    """A traffic route as MLflow 3 shows one."""
+    route = bound.route
+    return {
+        "name": route.name,
+        "task_type": route.route_type.value,
+        "destinations": [msgspec.structs.asdict(destination) for destination in route.destinations],
+        "routing_strategy": "TRAFFIC_SPLIT",
+    }
+
+
 def listing_handlers(routes: Callable[[], RoutingTable]) -> list[HTTPRouteHandler]:
     """The handlers of both listings and of the limits API; `routes` gives the table in force."""
 
@@ -84,7 +95,7 @@ def listing_handlers(routes: Callable[[], RoutingTable]) -> list[HTTPRouteHandle
     def list_routes(request: AnyRequest, page_token: FromQuery[str | None] = None) -> dict[str, Any] | Redirect:
         if moved := _moved(request, slash=True):
             return moved
-        entries, token = page([route_entry(bound) for bound in routes().values()], page_token)
+        entries, token = page([route_entry(bound) for bound in _listed(routes())], page_token)
         return {"routes": entries, "next_page_token": token}
 
     @get("/api/2.0/gateway/routes/{name:str}", include_in_schema=False, sync_to_thread=False)
@@ -95,34 +106,46 @@ def listing_handlers(routes: Callable[[], RoutingTable]) -> list[HTTPRouteHandle
     def list_endpoints(request: AnyRequest, page_token: FromQuery[str | None] = None) -> dict[str, Any] | Redirect:
         if moved := _moved(request, slash=True):
             return moved
-        entries, token = page([endpoint_entry(bound) for bound in routes().values()], page_token)
+        entries, token = page([endpoint_entry(bound) for bound in _listed(routes())], page_token)
         return {"endpoints": entries, "next_page_token": token}
 
     @get("/api/2.0/endpoints/{name:str}", include_in_schema=False, sync_to_thread=False)
     def get_endpoint(request: AnyRequest, name: FromPath[str]) -> dict[str, Any] | Redirect:
         return _moved(request, slash=False) or endpoint_entry(_find(routes(), name, "endpoint"))
 
+    @get("/api/3.0/gateway/endpoint/{name:str}", include_in_schema=False, sync_to_thread=False)
+    def get_endpoint_3(name: FromPath[str]) -> dict[str, Any]:
+        return endpoint_entry(_find(routes(), name, "endpoint"))
+
+    @get("/api/3.0/gateway/route/{name:str}", include_in_schema=False, sync_to_thread=False)
+    def get_traffic_route(name: FromPath[str]) -> dict[str, Any]:
+        return traffic_entry(_find(routes(), name, "route", traffic=True))
+
     return [
         list_routes,
         get_route,
         list_endpoints,
         get_endpoint,
-        *_limits_handlers("/api/2.0/gateway/limits", _RouteLimits, "in OSS MLflow AI Gateway"),
-        *_limits_handlers("/api/2.0/endpoints/limits", _EndpointLimits, "yet"),
+        get_endpoint_3,
+        get_traffic_route,
+        *_limits_handlers("/api/2.0/gateway/limits", "in OSS MLflow AI Gateway"),
+        *_limits_handlers("/api/2.0/endpoints/limits", "yet"),
     ]
 
 
-class _RouteLimits(msgspec.Struct):
+def _listed(routes: RoutingTable) -> list[BoundRoute]:
+    """What MLflow lists: its traffic routes have a path of their own."""
+    return [bound for bound in routes.values() if not bound.route.destinations]
+
+
+class _Limits(msgspec.Struct):
+    """The body, which has `route` for endpoints, too."""
+
     route: str
     limits: list[dict[str, Any]]
 
 
-class _EndpointLimits(msgspec.Struct):
-    endpoint: str
-    limits: list[dict[str, Any]]
-
-
-def _limits_handlers(path: str, body: type[msgspec.Struct], when: str) -> list[HTTPRouteHandler]:
+def _limits_handlers(path: str, when: str) -> list[HTTPRouteHandler]:
     """The API that sets limits at run time, which MLflow has on Databricks only. Here a limit stands in the file."""
 
     @get(f"{path}/{{name:str}}", include_in_schema=False, sync_to_thread=False)
@@ -133,10 +156,10 @@ def _limits_handlers(path: str, body: type[msgspec.Struct], when: str) -> list[H
     async def set_limits(request: AnyRequest) -> Response[dict[str, Any]]:
         sent = await request.body()
         try:
-            msgspec.json.decode(sent, type=body)
+            msgspec.json.decode(sent, type=_Limits)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             # Litestar's exceptions have texts; FastAPI's list is an answer of its own.
-            return Response({"detail": SchemaError(error, sent, body).detail}, status_code=422)
+            return Response({"detail": SchemaError(error, sent, _Limits).detail}, status_code=422)
         raise HTTPException(status_code=501, detail=f"The set_limits API is not available {when}.")
 
     return [get_limits, set_limits]
@@ -152,8 +175,8 @@ def _moved(request: AnyRequest, *, slash: bool) -> Redirect | None:
     return Redirect(f"{wanted}?{query}" if query else wanted, status_code=307)
 
 
-def _find(routes: Mapping[str, BoundRoute], name: str, word: str) -> BoundRoute:
-    if name not in routes:
+def _find(routes: Mapping[str, BoundRoute], name: str, word: str, *, traffic: bool = False) -> BoundRoute:
+    if name not in routes or bool(routes[name].route.destinations) is not traffic:
         raise HTTPException(
             status_code=404,
             detail=f"The {word} '{name}' is not present or active on the server. Please verify the {word} name.",

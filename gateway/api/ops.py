@@ -56,7 +56,8 @@ def ops_handlers(routes: Callable[[], RoutingTable], health_detail: Callable[[],
     def root() -> Redirect:
         return Redirect("/docs", status_code=307)
 
-    @get("/docs", include_in_schema=False, sync_to_thread=False)
+    # FastAPI had a second page of the same document.
+    @get(["/docs", "/redoc"], include_in_schema=False, sync_to_thread=False)
     def docs() -> Response[str]:
         return Response(_DOCS_PAGE, media_type=MediaType.HTML)
 

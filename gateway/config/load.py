@@ -15,9 +15,10 @@ from msgspec import UNSET, Struct, UnsetType
 
 from gateway.config.errors import ConfigError
 from gateway.config.money import Money
-from gateway.config.schema import ConfigFile, ModelFile, OnCallerLeft, RouteFile, TargetFile
+from gateway.config.schema import ConfigFile, ModelFile, OnCallerLeft, RouteFile, TargetFile, TrafficFile
 from gateway.config.secrets import resolve_secret
 from gateway.config.settings import Settings
+from gateway.config.traffic import traffic_route
 from gateway.types.route import Limit, Route, RouteType, Target, Timeouts
 from gateway.types.secret import Secret
 
@@ -103,11 +104,22 @@ class _Loading:
         file = self._convert(document, ConfigFile, "")
         if file.routes is UNSET and file.endpoints is UNSET:
             raise ConfigError("routes", "the file has no 'routes' and no 'endpoints'; give at least one list")
-        routes = [
-            self._route(item, f"{section}[{index}]", original_shape=section == "routes")
+        entries = [
+            (section, f"{section}[{index}]", item)
             for section, items in (("routes", file.routes), ("endpoints", file.endpoints))
             if not isinstance(items, UnsetType)
             for index, item in enumerate(items)
+        ]
+        routes = [
+            self._route(item, path, original_shape=section == "routes")
+            for section, path, item in entries
+            if not _is_traffic(section, item)
+        ]
+        endpoints = {route.name: route for route in routes if not route.original_shape}
+        routes += [
+            traffic_route(self._convert(item, TrafficFile, path), endpoints, path)
+            for section, path, item in entries
+            if _is_traffic(section, item)
         ]
         names = [route.name for route in routes]
         if len(set(names)) != len(names):
@@ -229,6 +241,10 @@ class _Loading:
         if type_ is Secret:
             return resolve_secret(value, self._environment, self.key_files.append)
         raise NotImplementedError(f"no decoder for {type_}")
+
+
+def _is_traffic(section: str, item: dict[str, Any]) -> bool:
+    return section == "routes" and "destinations" in item
 
 
 def _limits(file: RouteFile) -> tuple[Limit, ...]:

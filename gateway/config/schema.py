@@ -3,12 +3,12 @@
 import math
 import re
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
 from gateway.config.money import AdminFile, BudgetFile, KeyFile, LedgerFile, PriceFile
-from gateway.types.route import ContentCapture, Timeouts
+from gateway.types.route import ContentCapture, Destination, Timeouts
 from gateway.types.secret import Secret
 
 
@@ -154,6 +154,15 @@ class RouteFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timeouts: Timeouts | None = None
     limit: LimitFile | list[LimitFile] | None = None
     content: ContentCapture = ContentCapture()
+
+
+class TrafficFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An entry of `routes:` as MLflow 3 has them: its requests are shared out between endpoints of the file."""
+
+    name: str
+    task_type: str
+    destinations: tuple[Destination, ...]
+    routing_strategy: Literal["TRAFFIC_SPLIT"] = "TRAFFIC_SPLIT"
 
 
 class ConfigFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

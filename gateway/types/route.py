@@ -131,6 +131,17 @@ class Target(Struct, frozen=True, kw_only=True):
     """How long a stream is read on after its caller has left; None breaks it off at once."""
 
 
+class Destination(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An endpoint that a traffic route sends `traffic_percentage` of its requests to."""
+
+    name: str
+    traffic_percentage: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.traffic_percentage <= 100:
+            raise ValueError("The route destination traffic percentage must between 0 and 100.")
+
+
 class Route(Struct, frozen=True, kw_only=True):
     """A configured name that apps call."""
 
@@ -143,6 +154,8 @@ class Route(Struct, frozen=True, kw_only=True):
     retries: int = 0
     """How many more attempts a request may make after the first, over all targets of a tier."""
     content: ContentCapture = ContentCapture()
+    destinations: tuple[Destination, ...] = ()
+    """The endpoints whose targets a traffic route (MLflow 3) has; empty for every other route."""
 
     @property
     def model(self) -> str:

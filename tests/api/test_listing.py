@@ -81,7 +81,7 @@ async def test_rows(start_gateway: StartGateway, method: str, path: str, status:
         ),
         (
             "/api/2.0/endpoints/limits/",
-            {"endpoint": "chat", "limits": []},
+            {"route": "chat", "limits": []},
             501,
             "The set_limits API is not available yet.",
         ),
@@ -93,9 +93,9 @@ async def test_rows(start_gateway: StartGateway, method: str, path: str, status:
         ),
         (
             "/api/2.0/endpoints/limits/",
-            {"endpoint": 1, "limits": []},
+            {"route": 1, "limits": []},
             422,
-            [{"type": "string_type", "loc": ["body", "endpoint"], "msg": "Input should be a valid string", "input": 1}],
+            [{"type": "string_type", "loc": ["body", "route"], "msg": "Input should be a valid string", "input": 1}],
         ),
     ],
 )
@@ -177,6 +177,7 @@ async def test_documentation_page(start_gateway: StartGateway) -> None:
     """The page loads nothing from elsewhere, and the document lists each configured route with its schemas."""
     gateway = await start_gateway(routes_yaml(BASE))
     docs = await gateway.client.get("/docs")
+    assert (await gateway.client.get("/redoc")).text == docs.text
     assert docs.headers["content-type"].startswith("text/html")
     assert "http://" not in docs.text
     assert "https://" not in docs.text

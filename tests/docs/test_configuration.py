@@ -18,6 +18,7 @@ from gateway.config.schema import (
     RouteFile,
     TargetFile,
     TelemetryFile,
+    TrafficFile,
 )
 from gateway.providers.registry import find_provider
 from gateway.types.route import ContentCapture, Timeouts
@@ -26,6 +27,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 SECTIONS: dict[str, type[Struct]] = {
     "The file": ConfigFile,
     "A route": RouteFile,
+    "A traffic route": TrafficFile,
     "Content": ContentCapture,
     "A model": ModelFile,
     "A target": TargetFile,
