@@ -278,6 +278,8 @@ def chat_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> Mo
         choices.append(ChatChoice(index=index, message=message, logprobs=piece.logprobs or UNSET, finish_reason=reason))
     if _blocked(reply):
         choices.append(ChatChoice(index=0, message=Message(), finish_reason="content_filter"))
+    if not choices:
+        raise _no_candidate()
     return chat_reply(
         request,
         choices,
@@ -299,6 +301,8 @@ def completion_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint)
         choices.append(TextChoice(index=index, text=text, finish_reason=reason))
     if _blocked(reply):
         choices.append(TextChoice(index=0, text="", finish_reason="content_filter"))
+    if not choices:
+        raise _no_candidate()
     return completion_reply(
         request,
         choices,
@@ -307,6 +311,11 @@ def completion_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint)
         response_id=reply.response_id,
         response_model=reply.model_version,
     )
+
+
+def _no_candidate() -> UpstreamError:
+    # It happens, and a client would look for the first choice.
+    return UpstreamError(ErrorType.UNREADABLE_REPLY, "The provider's reply holds no candidate, and no reason why.")
 
 
 def native_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:

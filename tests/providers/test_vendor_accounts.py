@@ -161,3 +161,13 @@ def test_a_served_models_predictions_must_be_vectors(predictions: object) -> Non
             ModelRequest(operation=Operation.EMBEDDINGS, fields={}),
             account,
         )
+
+
+@pytest.mark.parametrize("operation", [Operation.CHAT, Operation.COMPLETIONS])
+@pytest.mark.parametrize("body", [b'{"usageMetadata":{"promptTokenCount":3}}', b'{"candidates":[]}'])
+def test_a_reply_without_a_choice_is_none(operation: Operation, body: bytes) -> None:
+    """Gemini sometimes answers with neither a candidate nor a reason: no client could do anything with it."""
+    account = endpoint(target("gemini", "gemini-2.5-flash", {"gemini_api_key": "k"}))
+    with pytest.raises(UpstreamError, match="holds no candidate") as caught:
+        account.dialect.codecs[operation].from_wire(body, ModelRequest(operation=operation, fields={}), account)
+    assert caught.value.error_type is ErrorType.UNREADABLE_REPLY
