@@ -42,8 +42,8 @@ class RequestLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
     response_model: Annotated[str | None, Meta(description="That answered, in the last attempt.")] = None
     stream: Annotated[bool, Meta(description="Whether the caller asked for a stream.")] = False
     attempts: Annotated[int, Meta(description="How many were made.")] = 0
-    input_tokens: Annotated[int | None, Meta(description="Of the last attempt, cached ones included.")] = None
-    output_tokens: Annotated[int | None, Meta(description="Of the last attempt, reasoning included.")] = None
+    input_tokens: Annotated[int | None, Meta(description="Of all attempts, cached ones included.")] = None
+    output_tokens: Annotated[int | None, Meta(description="Of all attempts, reasoning included.")] = None
     first_chunk_s: Annotated[float | None, Meta(description="From the last attempt's start to its first chunk.")] = None
     cost_nano_usd: Annotated[int | None, Meta(description="Of all attempts; absent where no price is known.")] = None
     cost_basis: Annotated[str | None, Meta(description="How sure the last attempt's cost is.")] = None
@@ -60,7 +60,7 @@ def request_line(record: RequestRecord) -> bytes:
 def line_of(record: RequestRecord) -> RequestLine:
     """The fields of a record's line."""
     last = record.attempts[-1] if record.attempts else None
-    usage = last.usage if last is not None else None
+    usages = [attempt.usage for attempt in record.attempts if attempt.usage is not None]
     cost = last.cost if last is not None else None
     return RequestLine(
         time=datetime.fromtimestamp(record.end_ns / 1e9, UTC).isoformat(timespec="milliseconds"),
@@ -84,13 +84,18 @@ def line_of(record: RequestRecord) -> RequestLine:
         response_model=last.response_model if last is not None else None,
         stream=record.stream,
         attempts=len(record.attempts),
-        input_tokens=usage.input_tokens if usage is not None else None,
-        output_tokens=usage.output_tokens if usage is not None else None,
+        input_tokens=_sum_of_known(usage.input_tokens for usage in usages),
+        output_tokens=_sum_of_known(usage.output_tokens for usage in usages),
         first_chunk_s=last.first_chunk_s if last is not None else None,
         cost_nano_usd=record.cost_nano_usd,
         cost_basis=cost.basis if cost is not None else None,
         cost_unpriced=cost.unpriced or None if cost is not None else None,
     )
+
+
+def _sum_of_known(counts: Iterable[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
 
 
 class RequestLog:

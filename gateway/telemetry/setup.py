@@ -140,6 +140,10 @@ class Telemetry:
         self._sampler = self._provider.sampler
         self._samples_all = exporter is not None and _is_always_on(self._sampler)
         self._exports = exporter is not None
+        for counted in (*(sink.name for sink in sinks), "content"):
+            self.metrics.counter(names.SINK_ERRORS, counted)
+        for signal in Signal:
+            self.metrics.counter(names.EXPORT_ERRORS, signal)
         limits = ProviderLimits(self.metrics, clock)
         self.metrics.on_refresh(limits.refresh)
         self.observer = Observer(

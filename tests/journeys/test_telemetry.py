@@ -270,7 +270,7 @@ def test_tokens_agree(told: Told, name: str) -> None:
 
 
 def test_totals_agree(told: Told) -> None:
-    """Summed over all journeys, metrics, spans and records have the same tokens and the same cost."""
+    """Summed over all journeys, metrics, spans, log lines and records have the same tokens and the same cost."""
     by_record: Counter[str] = Counter()
     by_span: Counter[str] = Counter()
     nano_usd = 0
@@ -292,9 +292,13 @@ def test_totals_agree(told: Told) -> None:
     for sample in told.samples:
         if sample.name == "gateway_tokens_total" and sample.labels["type"] in {"input", "output"}:
             by_metric[sample.labels["type"]] += int(sample.value)
-    assert by_record == by_span == by_metric
+    by_line = Counter({kind: sum(line.get(f"{kind}_tokens", 0) for line in told.lines) for kind in ("input", "output")})
+    assert by_record == by_span == by_metric == by_line
+    line_nano_usd = sum(line.get("cost_nano_usd", 0) for line in told.lines)
     cost = sum(s.value for s in told.samples if s.name == "gateway_cost_usd_total")
-    assert nano_usd == span_nano_usd == round(cost * 1e9) > 0
+    assert nano_usd == span_nano_usd == line_nano_usd == round(cost * 1e9) > 0
+    servers = [attributes_of(span) for span in told.spans if span.kind == Span.SPAN_KIND_SERVER]
+    assert sum(facts.get("gateway.cost.nano_usd", 0) for facts in servers) == nano_usd
 
 
 def test_nothing_is_emitted_that_the_catalogue_does_not_name(told: Told) -> None:
