@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -63,8 +62,7 @@ async def test_the_stack_comes_up_and_goes(tmp_path: Path) -> None:
             rules = await _until(client, f"{url['prometheus']}/api/v1/rules", "GaugewayErrorBudgetBurn")
             assert "GaugewayLedgerOrphans" in rules
             await _until(client, f"{url['prometheus']}/api/v1/alertmanagers", f"{url['alertmanager']}/api/v2/alerts")
-            targets: Any = (await client.get(f"{url['prometheus']}/api/v1/targets")).json()["data"]["activeTargets"]
-            assert f"{url['metrics']}/metrics" in {one["scrapeUrl"] for one in targets}
+            await _until(client, f"{url['prometheus']}/api/v1/targets", f'"{url["metrics"]}/metrics"')
     finally:
         process.send_signal(signal.SIGINT)
         said, _ = await asyncio.to_thread(process.communicate)
