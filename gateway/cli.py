@@ -105,7 +105,10 @@ def start(
         sys.exit(_checked(lambda: serve(settings, reloader, ledgers, export, clock, (host, port), metrics_address)))
     if settings.money.ledger.postgres is None:
         # Several writers of one SQLite file can lose its log, and a file each would be several budgets.
-        raise click.UsageError(f"--workers {workers} needs a ledger that processes can share: set `ledger.postgres`")
+        raise click.UsageError(
+            f"--workers {workers} needs a ledger that processes can share, and an SQLite file has one writer: set "
+            f"`ledger: {{postgres: $LEDGER_URL}}` in {config_path}, or serve with one worker"
+        )
     from gateway.supervise import supervise
 
     def command(number: int, listen_fd: int, block_fd: int, ready_fd: int) -> list[str]:

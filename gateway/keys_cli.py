@@ -16,13 +16,14 @@ from typing import Any
 import click
 
 from gateway.config.money import Money
-from gateway.ledger_cli import config_option, load_money
+from gateway.ledger_cli import config_option, load_money, load_settings
 from gateway.spend.keys import NewKey, make_key, revoked, rotated
 from gateway.spend.opening import tool_ledger
 from gateway.spend.windows import utc_iso
 from gateway.store.spec import KeyRow, LedgerStore, StoreError, StoreInUseError
 
 _NS = 1_000_000_000
+_NO_KEYS = "No key is stored; `gateway keys create --team NAME` makes one."
 
 
 class _Server:
@@ -85,7 +86,15 @@ def create(
     config_path: Path, team: str, routes: tuple[str, ...], expires_days: int | None, calls_per_minute: int | None
 ) -> None:
     """Make a key. It is printed once; only its hash is kept."""
-    money = load_money(config_path)
+    settings = load_settings(config_path)
+    money, known = settings.money, settings.by_name()
+    if not team.strip():
+        raise click.BadParameter("a team has a name", param_hint="--team")
+    for route in routes:
+        if route not in known:
+            raise click.BadParameter(
+                f"no route is named '{route}'; there are {', '.join(known) or 'none'}", param_hint="--route"
+            )
     expires_ns = None
     if expires_days is not None:
         expires_ns = int((datetime.now(UTC) + timedelta(days=expires_days)).timestamp()) * _NS
@@ -113,8 +122,11 @@ def list_keys(config_path: Path) -> None:
     money = load_money(config_path)
     store = _store(money, config_path)
     if store is None:
-        for key in _Server(money).ask("GET", "/keys"):
+        listed = _Server(money).ask("GET", "/keys")
+        for key in listed:
             click.echo(f"{key['id']}  team {key['team']}  {key['state']}  routes: {', '.join(key['routes']) or 'all'}")
+        if not listed:
+            click.echo(_NO_KEYS, err=True)
         return
     try:
         rows = store.stored_keys()
@@ -124,6 +136,8 @@ def list_keys(config_path: Path) -> None:
         click.echo(
             f"{row.id}  team {row.team}  {key_state(row, time.time_ns())}  routes: {', '.join(row.routes) or 'all'}"
         )
+    if not rows:
+        click.echo(_NO_KEYS, err=True)
 
 
 @keys.command()
@@ -155,7 +169,10 @@ def rotate(config_path: Path, key_id: str) -> None:
         _show(found["id"], found["token"])
         return
     try:
-        new = rotated(_find(store, key_id), secrets.token_bytes, time.time_ns())
+        row = _find(store, key_id)
+        if row.revoked_ns is not None:
+            raise click.ClickException(f"the key '{key_id}' is revoked; make a new one")
+        new = rotated(row, secrets.token_bytes, time.time_ns())
         store.put_key(new.row)
     finally:
         store.close()

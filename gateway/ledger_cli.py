@@ -14,6 +14,7 @@ import click
 from gateway.config.errors import ConfigError
 from gateway.config.load import load_file
 from gateway.config.money import Money, Window
+from gateway.config.settings import Settings
 from gateway.spend import finance
 from gateway.spend.budgets import usd_text
 from gateway.spend.opening import read_ledger, tool_ledger
@@ -35,16 +36,21 @@ config_option = click.option(
 )
 
 
-def load_money(config_path: Path) -> Money:
-    """The money part of a configuration, or the end of the command."""
+def load_settings(config_path: Path) -> Settings:
+    """A configuration, or the end of the command."""
     # Knowing every provider takes a moment that `--help` need not wait for.
     from gateway.providers.registry import find_provider
 
     try:
-        return load_file(config_path, find_provider, os.environ).money
+        return load_file(config_path, find_provider, os.environ)
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(WRONG_CONFIG)
+
+
+def load_money(config_path: Path) -> Money:
+    """The money part of a configuration, or the end of the command."""
+    return load_settings(config_path).money
 
 
 @contextmanager
@@ -60,10 +66,10 @@ def opened(opener: Callable[..., LedgerStore], config_path: Path) -> Iterator[Le
         raise click.ClickException(str(error)) from None
 
 
-def told(lines: int) -> None:
-    """Progress, where somebody watches."""
+def told(lines: int, *, done: bool) -> None:
+    """Progress, where somebody watches; at the end the line is left clean for the result."""
     if sys.stderr.isatty():
-        click.echo(f"\r{lines:,} lines read", nl=False, err=True)
+        click.echo("\r\033[K" if done else f"\r{lines:,} lines read", nl=False, err=True)
 
 
 def window_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -90,16 +96,16 @@ def stretch(since: str | None, until: str | None, window: str | None, zone: str)
         now_ns = int(datetime.now(UTC).timestamp()) * 1_000_000_000
         span = span_at(Window(window), zone, now_ns)
         return span.start_ns, span.end_ns
-    return _day(since, zone, 0), _day(until, zone, 2**62)
+    return _day("--since", since, zone, 0), _day("--until", until, zone, 2**62)
 
 
-def _day(text: str | None, zone: str, otherwise: int) -> int:
+def _day(option: str, text: str | None, zone: str, otherwise: int) -> int:
     if text is None:
         return otherwise
     try:
         return midnight_ns(zone, date.fromisoformat(text))
     except ValueError:
-        raise click.BadParameter(f"'{text}' is no day such as 2026-11-01") from None
+        raise click.BadParameter(f"'{text}' is no day such as 2026-11-01", param_hint=option) from None
 
 
 @click.group("ledger")
@@ -149,9 +155,9 @@ def rebuild(config_path: Path) -> None:
 def report(config_path: Path, by: str, since: str | None, until: str | None, window: str | None, zone: str) -> None:
     """Who spent what: our price book times reported usage."""
     try:
-        dimensions = [finance.By(name.strip()) for name in by.split(",")]
+        dimensions = finance.dimensions(by)
     except ValueError as error:
-        raise click.BadParameter(f"{error}; use any of {', '.join(finance.By)}", param_hint="--by") from None
+        raise click.BadParameter(str(error), param_hint="--by") from None
     start, end = stretch(since, until, window, zone)
     with opened(read_ledger, config_path) as store:
         rows = finance.report(finance.counted(store.entries(start, end), told), dimensions)
@@ -189,6 +195,8 @@ def export(
                 count = write_parquet(entries, output)
             except ImportError:
                 raise click.ClickException("Parquet needs the extra: pip install 'gaugeway[parquet]'") from None
+            except OSError as error:
+                raise _unwritable(output, error) from None
             click.echo(f"{count:,} lines written to {output}", err=True)
             return
         with _sink(output) as file:
@@ -206,8 +214,15 @@ def _sink(output: Path | None) -> Iterator[TextIO]:
     if output is None:
         yield sys.stdout
         return
-    with output.open("w", newline="", encoding="utf-8") as file:
-        yield file
+    try:
+        with output.open("w", newline="", encoding="utf-8") as file:
+            yield file
+    except OSError as error:
+        raise _unwritable(output, error) from None
+
+
+def _unwritable(output: Path, error: OSError) -> click.ClickException:
+    return click.ClickException(f"{output} cannot be written: {error.strerror or error}")
 
 
 @ledger.command("what-if")
@@ -265,8 +280,18 @@ def import_invoice(config_path: Path, invoice: Path, provider: str) -> None:
         raise click.ClickException(f"{invoice} has no lines")
     start = midnight_ns("UTC", lines[0].day)
     end = midnight_ns("UTC", lines[-1].day + timedelta(days=1))
+    seen: set[str] = set()
+
+    def noted(entries: Iterator[Entry]) -> Iterator[Entry]:
+        for entry in entries:
+            seen.add(entry.payer.provider)
+            yield entry
+
     with opened(read_ledger, config_path) as store:
-        days = finance.capture_rates(finance.counted(store.entries(start, end), told), provider, lines)
+        days = finance.capture_rates(noted(finance.counted(store.entries(start, end), told)), provider, lines)
+    if provider not in seen:
+        known = f"it has {', '.join(sorted(seen))}" if seen else "it has none at all"
+        click.echo(f"On these days the ledger has no line of provider '{provider}'; {known}.", err=True)
     table = [["day", "invoiced", "ledger", "capture"]]
     for day in days:
         ratio = "" if day.ratio is None else f"{day.ratio:.2%}"

@@ -108,4 +108,4 @@ async def test_several_workers_refuse_a_ledger_of_one_process(tmp_path: Path) ->
     async with asyncio.timeout(30):
         said = await gateway.process.stderr.read()
         assert await gateway.process.wait() == 2
-    assert b"set `ledger.postgres`" in said
+    assert b"set `ledger: {postgres: $LEDGER_URL}`" in said

@@ -15,12 +15,12 @@ from litestar.connection import ASGIConnection
 from litestar.exceptions import ClientException, NotAuthorizedException, NotFoundException, PermissionDeniedException
 from litestar.handlers import BaseRouteHandler
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import SwaggerRenderPlugin
+from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Struct
 
 from gateway.spend.budgets import usd_text
-from gateway.spend.finance import By, ReportRow, report
+from gateway.spend.finance import ReportRow, dimensions, report
 from gateway.spend.keys import Keyring, NewKey, RandomBytes, make_key, revoked, rotated
 from gateway.spend.ledger import Accounts, LedgerStats
 from gateway.spend.windows import midnight_ns, utc_iso
@@ -148,7 +148,8 @@ def admin_app(admin: Admin, token: Secret | None) -> Litestar:
             title="Gaugeway administration",
             version="1",
             path="/schema",
-            render_plugins=[SwaggerRenderPlugin()],
+            # Pages for browsers load their scripts from elsewhere, and a browser could not send the token anyway.
+            render_plugins=[JsonRenderPlugin(path=("/", "/openapi.json"))],
         ),
         logging_config=None,
     )
@@ -250,14 +251,14 @@ def spend(
 ) -> list[SpendView]:
     """Report spend."""
     try:
-        dimensions = [By(name.strip()) for name in by.split(",")]
+        asked = dimensions(by)
     except ValueError as error:
-        raise ClientException(f"{error}; use any of {', '.join(By)}") from None
+        raise ClientException(str(error)) from None
     start = 0 if since is None else midnight_ns("UTC", since)
     end = 2**62 if until is None else midnight_ns("UTC", until)
     store = _admin(request).read_ledger()
     try:
-        return [_spend_view(row) for row in report(store.entries(start, end), dimensions)]
+        return [_spend_view(row) for row in report(store.entries(start, end), asked)]
     finally:
         store.close()
 

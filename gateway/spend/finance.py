@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from msgspec import Struct
 
@@ -20,8 +20,12 @@ from gateway.types.records import Basis
 
 _NS = 1_000_000_000
 
-Progress = Callable[[int], None]
-"""Told how many lines were read so far, now and then."""
+
+class Progress(Protocol):
+    """Told how many lines were read so far, now and then, and at the end."""
+
+    def __call__(self, lines: int, *, done: bool) -> None: ...
+
 
 _PROGRESS_EVERY = 20_000
 
@@ -83,10 +87,10 @@ def counted(entries: Iterable[Entry], progress: Progress | None) -> Iterator[Ent
     for entry in entries:
         seen += 1
         if progress is not None and seen % _PROGRESS_EVERY == 0:
-            progress(seen)
+            progress(seen, done=False)
         yield entry
     if progress is not None:
-        progress(seen)
+        progress(seen, done=True)
 
 
 def verify(store: LedgerStore, progress: Progress | None = None) -> Verification:
@@ -110,6 +114,15 @@ def verify(store: LedgerStore, progress: Progress | None = None) -> Verification
         wrong=tuple(store.wrong_counters()),
         stray_adjustments=tuple(sorted(request_id for request_id, _ in adjusted - settled)),
     )
+
+
+def dimensions(by: str) -> list[By]:
+    """The dimensions in a text such as `team,model`; raises ValueError that names those there are."""
+    names = [name.strip() for name in by.split(",")]
+    for name in names:
+        if name not in set(By):
+            raise ValueError(f"'{name}' is nothing to report by; use any of {', '.join(By)}")
+    return [By(name) for name in names]
 
 
 def report(entries: Iterable[Entry], by: Sequence[By]) -> list[ReportRow]:

@@ -129,6 +129,7 @@ async def test_budgets_and_spend_are_the_ledger_s(client: Client, admin: Admin) 
 async def test_the_api_is_described(client: Client) -> None:
     """The OpenAPI document names every path, for administrators."""
     document = (await client.get("/schema/openapi.json", headers=TOKEN)).json()
+    assert (await client.get("/schema", headers=TOKEN)).json() == document
     assert set(document["paths"]) == {
         "/keys",
         "/keys/{key_id}",
@@ -146,7 +147,8 @@ async def test_the_keys_command_asks_the_gateway_that_owns_the_ledger(admin: Adm
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
     config = tmp_path / "gateway.yaml"
     config.write_text(
-        f"routes: []\nledger: {{path: ledger.db}}\nadmin: {{port: {listener.getsockname()[1]}, token: admin-token}}\n"
+        "routes: [{name: chat, route_type: llm/v1/chat, model: {provider: vllm, name: m}}]\n"
+        f"ledger: {{path: ledger.db}}\nadmin: {{port: {listener.getsockname()[1]}, token: admin-token}}\n"
     )
 
     async def run(*arguments: str) -> Result:

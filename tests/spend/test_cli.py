@@ -2,6 +2,7 @@
 
 import csv
 import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from click.testing import CliRunner, Result
 
 from gateway.cli import main
 from gateway.config.money import LedgerFile
+from gateway.ledger_cli import told
+from gateway.spend.finance import counted
 from gateway.spend.opening import ledger_path, open_ledger
 from gateway.store.sqlite import open_sqlite
 from gateway.types.usage import Usage
@@ -108,6 +111,25 @@ def test_export_csv_and_focus(config: Path, tmp_path: Path) -> None:
         assert sum(float(row["BilledCost"]) for row in csv.DictReader(file)) == 2.0
 
 
+@pytest.mark.parametrize("form", ["csv", "focus", "parquet"])
+def test_a_file_that_cannot_be_written_is_told(config: Path, tmp_path: Path, form: str) -> None:
+    """A folder that is not there: a sentence, and no traceback."""
+    if form == "parquet":
+        pytest.importorskip("pyarrow")
+    output = str(tmp_path / "nowhere" / "file")
+    result = run(config, "ledger", "export", "--format", form, "--output", output, code=1)
+    assert f"Error: {output} cannot be written: " in result.output
+    assert "No such file or directory" in result.output
+
+
+def test_progress_leaves_a_clean_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where somebody watches, the count of lines is gone before the result stands there."""
+    monkeypatch.setattr("gateway.spend.finance._PROGRESS_EVERY", 2)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert len(list(counted([entry(name, 1) for name in "abc"], told))) == 3
+    assert capsys.readouterr().err == "\r2 lines read\r\033[K"
+
+
 def test_what_if_uses_the_configuration_s_prices(config: Path) -> None:
     """2 x (100 + 50) nano-dollars at the other model; an unpriced one is refused."""
     output = run(config, "ledger", "what-if", "--model", "cheap").output
@@ -122,6 +144,8 @@ def test_an_invoice_is_compared_by_day(config: Path, tmp_path: Path) -> None:
     output = run(config, "ledger", "import-invoice", str(invoice), "--provider", "openai").output
     assert output.splitlines()[1].split() == ["2026-11-23", "4.00", "2.00", "50.00%"]
     assert AT // 10**9 == 1_795_392_000
+    other = run(config, "ledger", "import-invoice", str(invoice), "--provider", "opnai").output
+    assert "no line of provider 'opnai'; it has openai" in other
 
 
 def test_a_missing_ledger_and_a_wrong_configuration_are_told(tmp_path: Path) -> None:
@@ -152,6 +176,18 @@ def test_keys_are_made_listed_rotated_and_revoked(config: Path) -> None:
     run(config, "keys", "revoke", key_id)
     assert "revoked" in run(config, "keys", "list").output
     assert "no stored key" in run(config, "keys", "revoke", "nobody", code=1).output
+    assert "revoked" in run(config, "keys", "rotate", key_id, code=1).output
+
+
+def test_a_key_is_for_teams_and_routes_that_there_are(config: Path) -> None:
+    """A slip in a route's name is told, not stored; so is a team without a name; an empty list says how to begin."""
+    assert "makes one" in run(config, "keys", "list").output
+    assert (
+        "no route is named 'caht'; there are chat"
+        in run(config, "keys", "create", "--team", "red", "--route", "caht", code=2).output
+    )
+    run(config, "keys", "create", "--team", " ", code=2)
+    assert "makes one" in run(config, "keys", "list").output
 
 
 def test_keys_of_a_running_gateway_need_its_admin_token(config: Path) -> None:
