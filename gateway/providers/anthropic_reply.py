@@ -17,6 +17,7 @@ from gateway.providers.canonical_reply import (
     TextChoice,
     ThinkingBlock,
     ToolCall,
+    arguments_text,
     chat_reply,
     completion_reply,
     decode_reply,
@@ -206,8 +207,7 @@ def _thought(block: _Block, index: int | msgspec.UnsetType = msgspec.UNSET) -> T
 
 
 def _call(block: _Block) -> ToolCall:
-    arguments = msgspec.json.format(block.input, indent=-1).decode() if block.input else "{}"
-    return ToolCall(id=block.id or "", function=Function(name=block.name or "", arguments=arguments))
+    return ToolCall(id=block.id or "", function=Function(name=block.name or "", arguments=arguments_text(block.input)))
 
 
 def message_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:

@@ -14,6 +14,7 @@ from gateway.providers.canonical_reply import (
     Function,
     ThinkingBlock,
     ToolCall,
+    arguments_text,
     chat_reply,
     decode_reply,
 )
@@ -30,10 +31,6 @@ _FINISH_REASONS = {
     "content_filtered": "content_filter",
     "guardrail_intervened": "content_filter",
 }
-
-
-def _compact(value: Raw) -> str:
-    return msgspec.json.format(bytes(value), indent=-1).decode()
 
 
 # --- whole replies ----------------------------------------------------------------------------------------------
@@ -125,7 +122,7 @@ def from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelRe
     calls = [
         ToolCall(
             id=block.tool_use.tool_use_id,
-            function=Function(name=block.tool_use.name, arguments=_compact(block.tool_use.input)),
+            function=Function(name=block.tool_use.name, arguments=arguments_text(block.tool_use.input)),
         )
         for block in blocks
         if block.tool_use is not None

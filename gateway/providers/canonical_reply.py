@@ -7,6 +7,7 @@ Source: https://platform.openai.com/docs/api-reference (the chat completion, chu
 """
 
 import base64
+import json
 from array import array
 from collections.abc import Sequence
 from typing import TypeVar
@@ -38,6 +39,14 @@ class Function(Struct, frozen=True):
 
     name: str | UnsetType = UNSET
     arguments: str | UnsetType = UNSET
+
+
+def arguments_text(arguments: msgspec.Raw) -> str:
+    """A call's arguments, which vendors send as JSON and OpenAI's callers read as text.
+
+    Spaced as Python writes JSON: callers of the MLflow gateway got them so, and may compare texts.
+    """
+    return json.dumps(msgspec.json.decode(arguments), ensure_ascii=False) if arguments else "{}"
 
 
 class ToolCall(Struct, frozen=True, kw_only=True):

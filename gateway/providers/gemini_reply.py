@@ -20,6 +20,7 @@ from gateway.providers.canonical_reply import (
     Message,
     TextChoice,
     ToolCall,
+    arguments_text,
     chat_reply,
     completion_reply,
     decode_reply,
@@ -251,9 +252,7 @@ def _call(part: _Part, call: _FunctionCall, own_id: str, number: int, stream: bo
     return ToolCall(
         index=number if stream else UNSET,
         id=call.id or f"call_{own_id}",
-        function=Function(
-            name=call.name, arguments=msgspec.json.format(call.args, indent=-1).decode() if call.args else "{}"
-        ),
+        function=Function(name=call.name, arguments=arguments_text(call.args)),
         thought_signature=signature or UNSET,
     )
 
