@@ -1,5 +1,6 @@
 """What a configuration file may say. These Structs mirror the YAML; `gateway.config.load` makes Settings of them."""
 
+import ipaddress
 import math
 import re
 from enum import StrEnum
@@ -35,8 +36,8 @@ class TelemetryFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     http_spans: HttpSpans | bool = HttpSpans.LIGHT
     """YAML reads a bare `off` as false; see `http_span_maker`."""
     semconv: Semconv = Semconv.V1_41
-    trust_inbound_trace: bool = False
-    """Continue the trace of callers who send a traceparent; otherwise theirs is linked."""
+    trust_inbound_trace: bool | tuple[str, ...] = False
+    """Continue the trace of callers who send a traceparent: of all, or of those in these networks. Others' is linked."""
     log_requests: bool = True
     redact: tuple[str, ...] = ()
     """Regular expressions of what captured content must not keep, beside what looks like a credential."""
@@ -49,6 +50,12 @@ class TelemetryFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 re.compile(pattern)
             except re.error as error:
                 raise ValueError(f"redact has '{pattern}', which is no regular expression: {error}") from None
+        if not isinstance(self.trust_inbound_trace, bool):
+            for network in self.trust_inbound_trace:
+                try:
+                    ipaddress.ip_network(network)
+                except ValueError as error:
+                    raise ValueError(f"trust_inbound_trace has '{network}', which is no network: {error}") from None
         if self.http_spans is True:
             raise ValueError(f"http_spans is true; use one of {', '.join(HttpSpans)}")
 

@@ -69,7 +69,7 @@ class Observer:
         sample: whether the spans of a trace are exported; called once a request with the trace id and the path template.
         on_remaining: told a target's provider and model and what a reply said is left of its rate limits.
         on_sink_error: told the name of a sink that failed.
-        trust_inbound_trace: continue callers' traces instead of linking them.
+        trusts: whether the trace of a caller at an address is continued; otherwise it is linked.
         reads_traceparent: do either.
     """
 
@@ -83,7 +83,7 @@ class Observer:
         in_flight: InFlight,
         on_remaining: Callable[[str, str, Remaining], None],
         on_sink_error: Callable[[str], None],
-        trust_inbound_trace: bool = False,
+        trusts: Callable[[str], bool],
         reads_traceparent: bool = True,
         http_spans: bool = True,
         redactor: Redactor | None = None,
@@ -98,7 +98,7 @@ class Observer:
         self._contents = ContentMaker(self.redactor)
         self._sample = sample
         self._on_sink_error = on_sink_error
-        self._trust_inbound_trace = trust_inbound_trace
+        self._trusts = trusts
         self._reads_traceparent = reads_traceparent
 
     def observe_request(
@@ -113,10 +113,10 @@ class Observer:
         address: str = "",
     ) -> "RequestObservation":
         """Begin to observe one caller request; to be used in a `with` statement."""
-        trace = self._trace_context(path_template, traceparent)
+        trace = self._trace_context(path_template, traceparent, address)
         return RequestObservation(self, trace, method, path_template, scheme, server, user_agent, address)
 
-    def _trace_context(self, path_template: str, traceparent: str | None) -> TraceContext:
+    def _trace_context(self, path_template: str, traceparent: str | None, address: str) -> TraceContext:
         rng = self.rng
         span_id = rng.getrandbits(64) or 1
         inbound = _TRACEPARENT.fullmatch(traceparent) if traceparent and self._reads_traceparent else None
@@ -124,7 +124,7 @@ class Observer:
             trace_id = rng.getrandbits(128) or 1
             return TraceContext(trace_id=trace_id, span_id=span_id, sampled=self._sample(trace_id, path_template))
         their_trace, their_span = int(inbound[1], 16), int(inbound[2], 16)
-        if self._trust_inbound_trace and their_trace and their_span:
+        if their_trace and their_span and self._trusts(address):
             # Their sampled flag is not asked: a caller must not decide what is kept here.
             sampled = self._sample(their_trace, path_template)
             return TraceContext(trace_id=their_trace, span_id=span_id, sampled=sampled, parent_span_id=their_span)

@@ -34,6 +34,7 @@ from gateway.telemetry.readings import Reading
 from gateway.telemetry.redact import Redactor
 from gateway.telemetry.registry import CatalogueCollector, process_registry
 from gateway.telemetry.spans import InstrumentedSpans, RecordExporter, SdkExporter, SpanMaker, SpanSink
+from gateway.telemetry.trust import trusting
 from gateway.telemetry.variables import (
     Signal,
     VariableError,
@@ -154,7 +155,7 @@ class Telemetry:
             in_flight=self.metrics,
             on_remaining=limits.told,
             on_sink_error=lambda sink: self.metrics.counter(names.SINK_ERRORS, sink).inc(),
-            trust_inbound_trace=file.trust_inbound_trace,
+            trusts=trusting(file.trust_inbound_trace),
             reads_traceparent=reads_trace_context(environment),
             http_spans=file.http_span_maker is HttpSpans.LIGHT,
             redactor=Redactor(file.redact),

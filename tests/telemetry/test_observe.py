@@ -9,6 +9,7 @@ from contextlib import nullcontext
 import pytest
 
 from gateway.telemetry.observe import Observer
+from gateway.telemetry.trust import trusting
 from gateway.types.errors import ErrorType, GatewayError, Outcome, RequestError, UpstreamError
 from gateway.types.rate_limits import Remaining
 from gateway.types.records import AttemptKind, RequestRecord
@@ -65,7 +66,7 @@ class Watched:
             in_flight=self.in_flight,
             on_remaining=lambda *told: self.remaining.append(told),
             on_sink_error=self.failed_sinks.append,
-            trust_inbound_trace=trust,
+            trusts=trusting(trust),
             http_spans=http_spans,
         )
 
