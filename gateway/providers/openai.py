@@ -38,6 +38,8 @@ def to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest:
     fields: Mapping[str, Raw] = request.fields
     if quirks.drop or quirks.rename or quirks.refuses_defaults or quirks.temperature_scale != 1.0:
         fields = _apply_quirks(fields, quirks)
+    if quirks.own_temperature and request.original_shape:
+        fields = {name: value for name, value in fields.items() if name != "temperature"}
     if not quirks.developer_role or quirks.message_members:
         fields = suited(fields, quirks)
     patch: dict[str, Raw] = {}

@@ -3,6 +3,9 @@
 Source: the `openai` provider of mlflow 2.5 to 2.8; https://learn.microsoft.com/azure/ai-services/openai/reference
 """
 
+import re
+
+import msgspec
 from msgspec import Struct
 
 from gateway.providers.completions_by_chat import completions_by_chat
@@ -71,6 +74,19 @@ class AzureConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             )
 
 
+_REASONING = re.compile(r"(?:o[1-9]|gpt-(?:[5-9]|[1-9]\d))(?![0-9a-z])(?!.*chat)")
+
+
+def _quirks_of(model: str) -> Quirks:
+    """Reasoning models refuse `max_tokens`, which is all that many apps know, and other temperatures than theirs.
+
+    Source: https://platform.openai.com/docs/guides/reasoning
+    """
+    if not _REASONING.match(model):
+        return Quirks()
+    return Quirks(rename=(("max_tokens", "max_completion_tokens"),), own_temperature=True)
+
+
 def _azure_endpoint(
     base: str, deployment: str, version: str, model: str, auth: Auth, headers: tuple[tuple[str, str], ...] = ()
 ) -> Endpoint:
@@ -81,7 +97,7 @@ def _azure_endpoint(
         model=model,
         auth=auth,
         headers=headers,
-        quirks=Quirks(send_model=False),
+        quirks=msgspec.structs.replace(_quirks_of(model), send_model=False),
         options=ResponsesAddress(f"{base.rstrip('/')}/openai/v1", deployment),
     )
 
@@ -96,6 +112,7 @@ def _connect_openai(config: OpenAIConfig, model: str) -> Endpoint:
             base_url=f"{base}?api-version={config.openai_api_version}" if config.openai_api_version else base,
             model=model,
             auth=bearer(config.openai_api_key),
+            quirks=_quirks_of(model),
             headers=(("openai-organization", config.openai_organization),) if config.openai_organization else (),
         )
     auth: Auth

@@ -63,6 +63,8 @@ class Quirks(Struct, frozen=True, kw_only=True):
     """The provider refuses some members by name, even with the value that changes nothing: those are left out."""
     developer_role: bool = True
     """The provider knows the role `developer`, which is `system` elsewhere."""
+    own_temperature: bool = False
+    """The model takes no temperature but its own: the one that the original surface fills in is left out."""
     message_members: tuple[str, ...] = ()
     """The members of a message that the provider knows, where it refuses any other; () where it does not care."""
 
