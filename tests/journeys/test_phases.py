@@ -21,7 +21,7 @@ from tests.clocks import ManualClock
 from tests.conftest import StartGateway
 from tests.openai_replies import openai_chat, openai_error, openai_stream, openai_usage
 from tests.raw_http import raw_connection, request_head
-from tests.replies import StreamReply
+from tests.replies import SilentReply, StreamReply
 from tests.running_gateway import routes_yaml, until
 from tests.upstream import ScriptedUpstream
 
@@ -214,3 +214,22 @@ async def test_connecting_in_vain_has_its_time_too(start_gateway: StartGateway, 
         assert attempt.connect_s is not None
         assert 0 < attempt.connect_s <= attempt.duration_s
     assert gateway.metric(names.ATTEMPT_PHASE, "_count", phase="connect") == 2
+
+
+async def test_an_exchange_that_a_caller_left_lasted_until_then(
+    upstream: ScriptedUpstream, start_gateway: StartGateway
+) -> None:
+    """A caller who leaves before the reply's headers ends the exchange's span with the attempt, not where it began."""
+    clock = ManualClock()
+    gateway = await start_gateway(routes_yaml(upstream.url, "endpoints"), clock=clock)
+    upstream.script(SilentReply())
+    body = json.dumps({"messages": USER, "stream": True}).encode()
+    async with raw_connection(gateway.url) as caller:
+        await caller.write(request_head("POST", PATH, [("content-length", str(len(body)))]) + body)
+        await upstream.wait_requests(1)
+        clock.advance(7.0)
+        caller.leave()
+        [attempt] = (await gateway.records.last()).attempts
+    assert (attempt.error_type, attempt.first_byte_s, attempt.duration_s) == (ErrorType.CALLER_LEFT, None, 7.0)
+    assert attempt.http is not None
+    assert attempt.http.end_ns - attempt.http.start_ns == 7_000_000_000
