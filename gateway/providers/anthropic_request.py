@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from gateway.providers.anthropic_thinking import add_thinking, remembers_thoughts
+from gateway.providers.anthropic_thinking import SAMPLING, add_thinking, remembers_thoughts, samples_itself
 from gateway.providers.canonical_request import (
     ChatView,
     Message,
@@ -82,6 +82,8 @@ def messages_body(request: ModelRequest, model: str) -> dict[str, Any]:
         system.append({"type": "text", "text": instruction})
     if system:
         body["system"] = _system(system)
+    if samples_itself(model):
+        body = {name: value for name, value in body.items() if name not in SAMPLING}
     if effort := hint(request, "reasoning_effort"):
         add_thinking(body, effort, model, limited=view.token_limit is not None, remembers=remembers_thoughts(view))
     return body

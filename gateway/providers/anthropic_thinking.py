@@ -15,6 +15,9 @@ _SMALLEST_BUDGET = 1024
 _NEVER_THINKS = re.compile(r"claude-(?:instant|v?2|3(?!-7))")
 _TAKES_BUDGET = re.compile(r"claude-(?:3-7|(?:opus|sonnet|haiku)-4(?!-(?:[6-9]|\d\d)(?!\d)))")
 """Claude 3.7 to 4.5; what follows a version may be a date."""
+_SAMPLES_ITSELF = re.compile(r"claude-(?:mythos|[a-z]+-(?:4-(?:[7-9]|\d\d)|[5-9]|\d\d)(?!\d))")
+"""Claude 4.7 and later, which refuse every sampling parameter."""
+SAMPLING = ("temperature", "top_k", "top_p")
 _FORCED = ("any", "tool")
 
 
@@ -31,6 +34,9 @@ def add_thinking(body: dict[str, Any], effort: str, model: str, *, limited: bool
         return
     if not _TAKES_BUDGET.search(model):
         body["thinking"] = {"type": "adaptive"}
+        if effort == "xhigh" and samples_itself(model):
+            # Claude 4.6 has no word between high and max.
+            wanted = effort
         config = body.get("output_config", {})
         # As the caller's own bytes it has the caller's own effort, or none on purpose.
         body["output_config"] = {"effort": wanted} | config if isinstance(config, dict) else config
@@ -42,8 +48,13 @@ def add_thinking(body: dict[str, Any], effort: str, model: str, *, limited: bool
             body["max_tokens"] += budget
         body["thinking"] = {"type": "enabled", "budget_tokens": budget}
     # Claude thinks at its own temperature only.
-    for name in ("temperature", "top_k", "top_p"):
+    for name in SAMPLING:
         body.pop(name, None)
+
+
+def samples_itself(model: str) -> bool:
+    """Whether the model refuses a temperature, which older apps always send, and so does MLflow's original form."""
+    return _SAMPLES_ITSELF.search(model) is not None
 
 
 def remembers_thoughts(view: ChatView) -> bool:

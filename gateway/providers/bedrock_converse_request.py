@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from gateway.providers.anthropic_thinking import add_thinking, remembers_thoughts
+from gateway.providers.anthropic_thinking import add_thinking, remembers_thoughts, samples_itself
 from gateway.providers.bedrock_invoke import model_url
 from gateway.providers.canonical_request import (
     ChatView,
@@ -98,6 +98,9 @@ def to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest:
     if system:
         body["system"] = system
     body |= {name: extras[name] for name in _NATIVE if name in extras}
+    if samples_itself(endpoint.model):
+        sampling.pop("temperature", None)
+        sampling.pop("topP", None)
     if effort := hint(request, "reasoning_effort"):
         _add_thinking(body, sampling, view, effort, endpoint.model)
     if sampling:

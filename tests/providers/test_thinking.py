@@ -3,6 +3,7 @@
 import pytest
 
 from gateway.providers.anthropic_thinking import add_thinking as add_claude
+from gateway.providers.anthropic_thinking import samples_itself
 from gateway.providers.gemini_thinking import add_thinking as add_gemini
 from gateway.providers.gemini_thinking import wants_signatures
 
@@ -31,6 +32,34 @@ def test_each_claude_thinks_as_its_generation_does(model: str, thinking: str | N
     add_claude(body, "high", model, limited=False, remembers=True)
     found = body.get("thinking")
     assert (found["type"] if isinstance(found, dict) else None) == thinking
+
+
+@pytest.mark.parametrize(
+    ("model", "itself"),
+    [
+        ("claude-3-7-sonnet-20250219", False),
+        ("claude-sonnet-4-20250514", False),
+        ("claude-opus-4-6", False),
+        ("eu.anthropic.claude-sonnet-4-5-20250929-v1:0", False),
+        ("claude-opus-4-7", True),
+        ("claude-opus-4-10", True),
+        ("anthropic.claude-opus-5", True),
+        ("claude-fable-5-1", True),
+        ("claude-mythos-preview", True),
+        ("gpt-5", False),
+    ],
+)
+def test_who_refuses_a_temperature(model: str, itself: bool) -> None:
+    """Claude 4.7 and later choose their own sampling."""
+    assert samples_itself(model) is itself
+
+
+@pytest.mark.parametrize(("model", "effort"), [("claude-opus-4-6", "max"), ("claude-opus-4-7", "xhigh")])
+def test_the_highest_effort_has_the_models_word(model: str, effort: str) -> None:
+    """`xhigh` is a word of Claude 4.7 and later; before, the next one is `max`."""
+    body: dict[str, object] = {"max_tokens": 8192}
+    add_claude(body, "xhigh", model, limited=False, remembers=True)
+    assert body["output_config"] == {"effort": effort}
 
 
 @pytest.mark.parametrize("effort", ["none", "", "enormous"])
