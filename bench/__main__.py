@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from bench import accounting
+from bench import accounting, signals
 from bench.report import Results, describe_machine, markdown
 from bench.rounds import FULL, QUICK, Figure, Plan, Rounds, cores
 from bench.variants import ROOT, Variant, checkout, floor, gateway
@@ -73,7 +73,11 @@ def main() -> None:
         rounds.start(variants)
         figures = uvloop.run(rounds.measure())
         alone = [] if options.floor_only else accounting_alone(plan, folder)
-    results = Results(machine, figures, alone)
+    signal_figures: list[Figure] = []
+    if not options.floor_only:
+        with tempfile.TemporaryDirectory(prefix="gateway-bench-") as place:
+            signal_figures = signals.measure(signals.QUICK if options.quick else signals.FULL, Path(place))
+    results = Results(machine, figures, alone, signal_figures)
     options.out.mkdir(parents=True, exist_ok=True)
     page = markdown(results, pairs)
     (options.out / "RESULTS.md").write_text(page)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import accounting
+from bench import accounting, signals
 from bench.rounds import DIRECT, Figure
 from bench.statistics import paired_ratio, spread_ratio
 from bench.variants import ROOT
@@ -76,6 +76,8 @@ class Results(msgspec.Struct, frozen=True):
     figures: list[Figure]
     accounting: list[Figure] = []
     """Accounting alone; the variants are kinds of budget."""
+    signals: list[Figure] = []
+    """What bench.signals measures."""
 
 
 def describe_machine(command: str, now: datetime) -> Machine:
@@ -152,6 +154,8 @@ def markdown(results: Results, pairs: Sequence[tuple[str, str]], title: str = "W
         lines = paired(results.figures, variant, base)
         if lines:
             parts.append(f"## {variant}, against {base}\n\n{lines}\n")
+    if results.signals:
+        parts.append(f"## What each signal costs\n\n{signals.section(results.signals)}\n")
     if results.accounting:
         parts.append(f"## Accounting alone\n\n{table(results.accounting, ACCOUNTING_COLUMNS)}\n\n{_ALONE}")
     return "\n".join(parts)

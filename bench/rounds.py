@@ -33,7 +33,10 @@ LOW_RATE_PER_S = 20
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how often. Seconds a round; `rounds` of each measure; `starts` of each variant, and of accounting."""
+    """How long and how often. Seconds a round; `rounds` of each measure; `starts` of each variant, and of accounting.
+
+    Without seconds for it there is no low rate.
+    """
 
     rounds: int
     starts: int
@@ -141,7 +144,8 @@ class Rounds:
             if self._bare:
                 for item in self._running:
                     await self._closed(item, "bare_64", "/bare", chat, 64, plan.loop_s / 2)
-            await self._low_rate(chat)
+            if plan.rate_s:
+                await self._low_rate(chat)
             for item in whole:
                 await self._streams(item)
         return self._figures()

@@ -30,6 +30,11 @@ def spread_ratio(values: Sequence[float]) -> float:
     return (max(values) - min(values)) / middle if middle else 0.0
 
 
+def paired_difference(values: Sequence[float], base: Sequence[float]) -> list[float]:
+    """The distances value - base, round by round. ValueError unless both have the same number of rounds."""
+    return [value - other for value, other in zip(values, base, strict=True)]
+
+
 def paired_ratio(values: Sequence[float], base: Sequence[float]) -> float:
     """The median of value / base taken round by round, so that the machine's drift cancels.
 

@@ -67,7 +67,10 @@ class Block:
         self.numbers = slots.cast("d")
         self.words = slots.cast("Q")
         self._read: list[Definition] = []
+        self._by_family: dict[str, list[Definition]] = {}
         self._read_bytes = 0
+        # Two scrapes at once must not both read what is new.
+        self._reading = threading.Lock()
 
     @classmethod
     def private(cls) -> "Block":
@@ -106,13 +109,20 @@ class Block:
 
     def definitions(self) -> Sequence[Definition]:
         """All series so far; what was read before is not read again."""
-        end = self._header[_JOURNAL_USED]
-        while self._read_bytes < end:
-            begin = self._read_bytes + 4
-            size = int.from_bytes(self._journal[self._read_bytes : begin], "little")
-            self._read.append(_DECODER.decode(self._journal[begin : begin + size]))
-            self._read_bytes = begin + size
+        with self._reading:
+            end = self._header[_JOURNAL_USED]
+            while self._read_bytes < end:
+                begin = self._read_bytes + 4
+                size = int.from_bytes(self._journal[self._read_bytes : begin], "little")
+                definition = _DECODER.decode(self._journal[begin : begin + size])
+                self._read.append(definition)
+                self._by_family.setdefault(definition.family, []).append(definition)
+                self._read_bytes = begin + size
         return self._read
+
+    def family(self, name: str) -> Sequence[Definition]:
+        """The series of one family, of those that `definitions` has read."""
+        return self._by_family.get(name, ())
 
     def exemplar(self, slot: int) -> Exemplar | None:
         """The exemplar in the four slots from `slot`, or None where there is none (or it is being replaced)."""

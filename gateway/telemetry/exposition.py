@@ -16,7 +16,7 @@ OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 _HELP_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n"})
-_PIECE_LINES = 150
+_PIECE_LINES = 50
 
 
 def render(families: Families, *, openmetrics: bool) -> Iterator[str]:

@@ -42,14 +42,15 @@ def read(block: Block) -> Reading:
 
 def read_lazily(block: Block) -> Families:
     """The same, each series read when it is asked for: whoever reads many can let others work in between."""
-    by_family: dict[str, list[Definition]] = {}
-    for definition in block.definitions():
-        if _is_seen(block, definition):
-            by_family.setdefault(definition.family, []).append(definition)
+    block.definitions()
     for metric in EVERY_FAMILY:
-        definitions = by_family.get(metric.name)
-        if definitions:
-            yield metric, ((definition.labels, _series(block, definition)) for definition in definitions)
+        # Series that come meanwhile are the next reader's.
+        definitions = tuple(block.family(metric.name))
+        if any(_is_seen(block, definition) for definition in definitions):
+            yield (
+                metric,
+                ((each.labels, _series(block, each)) for each in definitions if _is_seen(block, each)),
+            )
 
 
 def families_of(reading: Reading) -> Families:

@@ -265,15 +265,8 @@ class Telemetry:
     def _export_failed(self, signal: Signal) -> None:
         self.metrics.counter(names.EXPORT_ERRORS, signal).inc()
 
-    @property
-    def span_counts(self) -> tuple[int, int]:
-        """How many spans were exported, and how many lost."""
-        reading = self.metrics.read()
-
-        def total(metric: names.Metric) -> int:
-            return int(sum(series.values[0] for series in reading.get(metric.name, {}).values()))
-
-        return total(names.SPANS_EXPORTED), total(names.SPANS_DROPPED)
+    def _total(self, metric: names.Metric) -> int:
+        return int(sum(series.values[0] for series in self.metrics.read().get(metric.name, {}).values()))
 
     def close(self) -> None:
         """Flush what is held back, within CLOSE_TIMEOUT_S in all; what is left is dropped and counted."""
@@ -282,8 +275,10 @@ class Telemetry:
             left = len(self._parts) - position
             # A part that hangs leaves the others their share.
             part.close(max(0.1, (deadline - time.monotonic()) / left))
-        if self._exports and self._parts:
-            _LOG.info("%d spans exported, %d lost", *self.span_counts)
+        if self._parts:
+            told = (names.SPANS_EXPORTED, names.SPANS_DROPPED, names.LOG_LINES_WRITTEN, names.LOG_LINES_DROPPED)
+            text = "%d spans exported, %d lost; %d log lines written, %d lost"
+            _LOG.info(text, *map(self._total, told))
         self._parts.clear()
 
 
