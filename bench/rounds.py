@@ -129,6 +129,8 @@ class Rounds:
         whole = [item for item in self._running if not item.variant.requests_only]
         for number in range(plan.rounds):
             print(f"round {number + 1} of {plan.rounds}", file=sys.stderr)
+            # Nobody is always the first, or always after the same other one.
+            self._running = [*self._running[1:], self._running[0]]
             for item in self._running:
                 await self._closed(item, "chat_64", "/v1/chat/completions", chat, 64, plan.loop_s)
             if plan.extras:

@@ -36,7 +36,7 @@ from gateway.types.records import (
 from gateway.types.route import Operation, RouteType
 from gateway.types.usage import Usage
 
-FULL = Plan(rounds=8, starts=1, loop_s=2.0, rate_s=0.0, stream_s=2.0, accounting_s=0.0, extras=False)
+FULL = Plan(rounds=6, starts=1, loop_s=2.0, rate_s=0.0, stream_s=4.0, accounting_s=0.0, extras=False)
 QUICK = Plan(rounds=2, starts=1, loop_s=1.0, rate_s=0.0, stream_s=1.0, accounting_s=0.0, extras=False)
 MOST_US_A_REQUEST = 120.0
 MOST_US_A_CHUNK = 3.0

@@ -1,10 +1,12 @@
 """The metrics of several workers as one truth, in the process that supervises them.
 
 Each worker counts in a block of its own, which this process reads: a scrape asks no worker anything and waits for none.
-What an ended worker counted stays in the sums; its gauges go with it.
+What an ended worker counted stays in the sums; its gauges go with it. Only what it knew of spending stays for a moment:
+a worker knows its own charges at once and those of the others after a while, so that the figure would fall back.
 """
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import Metric as PrometheusFamily
@@ -18,11 +20,16 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.readings import Reading, families_of, join, read, without_gauges
 from gateway.telemetry.variables import Signal
 
+SPENT_KEPT_S = 20.0
+"""Longer than a worker takes to look at what the others have charged (gateway.serve.money_upkeep)."""
+
 
 class Fleet:
     """The blocks of the workers that live, and what the others left."""
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._spent: list[tuple[float, Reading]] = []
         self._own = Metrics(Block.private())
         self._live: dict[int, tuple[Block, int]] = {}
         self._retired: Reading = {}
@@ -46,7 +53,11 @@ class Fleet:
     def left(self, worker: int, *, crashed: bool) -> None:
         """A worker has ended."""
         block, _ = self._live.pop(worker)
-        self._retired = join([self._retired, without_gauges(read(block))])
+        last = read(block)
+        self._retired = join([self._retired, without_gauges(last)])
+        spent = last.get(names.BUDGET_SPENT.name)
+        if spent:
+            self._spent.append((self._monotonic() + SPENT_KEPT_S, {names.BUDGET_SPENT.name: spent}))
         self._own.gauge(names.WORKERS).set(len(self._live))
         if crashed:
             self._own.counter(names.WORKER_EXITS).inc()
@@ -62,7 +73,12 @@ class Fleet:
 
     def read(self) -> Reading:
         """The figures of all workers, ended ones included."""
-        return join([self._retired, self._own.read(), *(read(block) for block, _ in list(self._live.values()))])
+        now = self._monotonic()
+        self._spent = [(until, spent) for until, spent in self._spent if now < until]
+        # Where nobody lives any more, nobody's budgets are shown.
+        spent = [spent for _, spent in self._spent] if self._live else []
+        live = [read(block) for block, _ in list(self._live.values())]
+        return join([self._retired, self._own.read(), *live, *spent])
 
 
 class _Processes(Collector):

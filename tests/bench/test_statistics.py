@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.statistics import median, paired_ratio, percentile, spread_ratio
+from bench.statistics import median, paired_difference, paired_ratio, percentile, spread_ratio
 
 
 def test_percentile_is_linear_between_ranks() -> None:
@@ -40,3 +40,10 @@ def test_pairing_refuses_unequal_rounds() -> None:
         paired_ratio([1.0], [1.0, 2.0])
     with pytest.raises(ValueError, match="zero"):
         paired_ratio([1.0], [0.0])
+
+
+def test_differences_are_of_the_same_round() -> None:
+    """Rounds are compared with those measured next to them; of unequal numbers there is no comparison."""
+    assert paired_difference([5.0, 9.0], [4.0, 6.0]) == [1.0, 3.0]
+    with pytest.raises(ValueError, match="shorter"):
+        paired_difference([5.0], [4.0, 6.0])

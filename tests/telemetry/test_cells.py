@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from gateway.telemetry import names
 from gateway.telemetry.cells import Block, Counter, Exemplar, Histogram
+from gateway.telemetry.fleet import Fleet
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.readings import Series, join, read, without_gauges
 
@@ -18,6 +20,7 @@ CHILD = """
 import os, sys
 from gateway.telemetry import names
 from gateway.telemetry.cells import Block
+from gateway.telemetry.fleet import Fleet
 from gateway.telemetry.metrics import Metrics
 metrics = Metrics(Block.attach(int(sys.argv[1])))
 metrics.counter(names.SPANS_EXPORTED).inc(3)
@@ -123,3 +126,39 @@ def test_workers_are_summed_and_gauges_joined_as_the_catalogue_says() -> None:
     assert [e.trace_id for e in duration.exemplars if e is not None] == [5]
     # Joining reads; it must not add one worker's figures to another's memory.
     assert one.read()[names.SPANS_EXPORTED.name][()].values == [2.0]
+
+
+def test_what_budgets_spent_does_not_fall_back_when_a_worker_dies() -> None:
+    """The dead worker's figure stays until the others have looked at the ledger; then theirs is the truth."""
+    now = 0.0
+    fleet = Fleet(lambda: now)
+    blocks = [Block.private(), Block.private()]
+    labels = ("all", "global", "month")
+    for number, (block, spent) in enumerate(zip(blocks, (5.0, 3.0), strict=True)):
+        Metrics(block).gauge(names.BUDGET_SPENT, *labels).set(spent)
+        fleet.joined(number, block, 1)
+    fleet.left(0, crashed=True)
+    assert fleet.read()[names.BUDGET_SPENT.name][labels].values == [5.0]
+    now = 21.0
+    assert fleet.read()[names.BUDGET_SPENT.name][labels].values == [3.0]
+    fleet.left(1, crashed=False)
+    assert names.BUDGET_SPENT.name not in fleet.read()
+
+
+def test_two_readers_at_once_see_each_series_once() -> None:
+    """A scrape and a push that both find new series do not show one of them twice."""
+    block = Block.private()
+    metrics = Metrics(block)
+    for number in range(300):
+        metrics.gauge(names.REQUESTS_IN_FLIGHT, f"route-{number}").set(1)
+    readers = [threading.Thread(target=block.definitions) for _ in range(8)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(block.definitions()) == 300
