@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.sdk.trace.export import SpanExporter
 
 from gateway.telemetry.transport import BoundedTransport
-from gateway.telemetry.variables import Signal, VariableError, export_timeout_s
+from gateway.telemetry.variables import Signal, VariableError, compression, export_timeout_s
 
 if TYPE_CHECKING:
     # Most gateways push neither, and importing them takes a tenth of a start.
@@ -49,8 +49,21 @@ def transport(signal: Signal, environment: Mapping[str, str]) -> BoundedTranspor
 
 def http_options(signal: Signal, environment: Mapping[str, str]) -> dict[str, Any]:
     """What the SDK's exporters over HTTP are made with. Raises VariableError."""
+    compression(signal, environment)
     ours = transport(signal, environment)
     return {"timeout": export_timeout_s(signal, environment)} | ({} if ours is None else {"_transport": ours})
+
+
+def grpc_options(signal: Signal, environment: Mapping[str, str]) -> dict[str, Any]:
+    """The same over gRPC. Raises VariableError."""
+    from grpc import Compression  # type: ignore[import-untyped]
+
+    # Its exporters do not know the standard's "none".
+    known = {"none": Compression.NoCompression, "gzip": Compression.Gzip, "deflate": Compression.Deflate}
+    return {
+        "timeout": export_timeout_s(signal, environment),
+        "compression": known[compression(signal, environment)],
+    }
 
 
 def span_exporter(environment: Mapping[str, str]) -> SpanExporter:
@@ -58,7 +71,7 @@ def span_exporter(environment: Mapping[str, str]) -> SpanExporter:
     if protocol(Signal.TRACES, environment) is OtlpProtocol.GRPC:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcSpanExporter
 
-        return GrpcSpanExporter(timeout=export_timeout_s(Signal.TRACES, environment))
+        return GrpcSpanExporter(**grpc_options(Signal.TRACES, environment))
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
     return OTLPSpanExporter(**http_options(Signal.TRACES, environment))
@@ -69,7 +82,7 @@ def metric_exporter(environment: Mapping[str, str]) -> "MetricExporter":
     if protocol(Signal.METRICS, environment) is OtlpProtocol.GRPC:
         from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcMetricExporter
 
-        return GrpcMetricExporter(timeout=export_timeout_s(Signal.METRICS, environment))
+        return GrpcMetricExporter(**grpc_options(Signal.METRICS, environment))
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 
     return OTLPMetricExporter(**http_options(Signal.METRICS, environment))
@@ -80,7 +93,7 @@ def log_exporter(environment: Mapping[str, str]) -> "LogRecordExporter":
     if protocol(Signal.LOGS, environment) is OtlpProtocol.GRPC:
         from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as GrpcLogExporter
 
-        return GrpcLogExporter(timeout=export_timeout_s(Signal.LOGS, environment))
+        return GrpcLogExporter(**grpc_options(Signal.LOGS, environment))
     from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 
     return OTLPLogExporter(**http_options(Signal.LOGS, environment))

@@ -13,6 +13,7 @@ from gateway.telemetry.queue import Batching
 
 EXPORT_TIMEOUT_S = 10.0
 _SUSPICIOUS_S = 0.1
+_COMPRESSIONS = ("none", "gzip", "deflate")
 
 
 class VariableError(ValueError):
@@ -33,7 +34,7 @@ OTLP_VARIABLES: Mapping[str, str] = {
     "HEADERS": "Headers of each export, `name=value,name=value`.",
     "TIMEOUT": "How long one export may take with all its retries, in milliseconds as the specification has it "
     "(OpenTelemetry's own Python exporters take it as seconds). Default 10000.",
-    "COMPRESSION": "`gzip` or `none` (default); `deflate` as well over http.",
+    "COMPRESSION": "`gzip`, `deflate` or `none` (default).",
     "CERTIFICATE": "A file of certificate authorities to trust.",
     "CLIENT_CERTIFICATE": "A client certificate's file, for mutual TLS.",
     "CLIENT_KEY": "Its private key's file.",
@@ -126,6 +127,17 @@ def export_timeout_s(signal: Signal, environment: Mapping[str, str]) -> float:
         Signal.LOGS: "OTEL_BLRP_EXPORT_TIMEOUT",
     }[signal]
     return min(timeout_s, _seconds(processor, environment, timeout_s))
+
+
+def compression(signal: Signal, environment: Mapping[str, str]) -> str:
+    """How exports are packed: none, gzip or deflate. Raises VariableError."""
+    for name in (f"OTEL_EXPORTER_OTLP_{signal.upper()}_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"):
+        value = environment.get(name, "").strip().lower()
+        if value in _COMPRESSIONS:
+            return value
+        if value:
+            raise VariableError(f"{name} is '{value}'; it must be one of {', '.join(_COMPRESSIONS)}")
+    return "none"
 
 
 def batching(signal: Signal, environment: Mapping[str, str]) -> Batching:

@@ -45,5 +45,5 @@ def test_pairing_refuses_unequal_rounds() -> None:
 def test_differences_are_of_the_same_round() -> None:
     """Rounds are compared with those measured next to them; of unequal numbers there is no comparison."""
     assert paired_difference([5.0, 9.0], [4.0, 6.0]) == [1.0, 3.0]
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="longer"):
         paired_difference([5.0], [4.0, 6.0])

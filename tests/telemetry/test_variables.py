@@ -11,6 +11,7 @@ from gateway.telemetry.variables import (
     Signal,
     VariableError,
     batching,
+    compression,
     export_timeout_s,
     in_vain,
     is_honoured,
@@ -103,3 +104,13 @@ def test_of_each_signal_and_of_all() -> None:
     assert not is_honoured("OTEL_EXPORTER_OTLP_METRICS_FLAVOUR")
     assert not is_honoured("OTEL_EXPORTER_ZIPKIN_ENDPOINT")
     assert not is_honoured("ENDPOINT")
+
+
+def test_a_compression_that_there_is_not_is_refused() -> None:
+    """The signal's own wins; what nobody can pack is refused instead of sent as it is."""
+    environment = {"OTEL_EXPORTER_OTLP_COMPRESSION": "gzip", "OTEL_EXPORTER_OTLP_LOGS_COMPRESSION": "none"}
+    assert compression(Signal.TRACES, environment) == "gzip"
+    assert compression(Signal.LOGS, environment) == "none"
+    assert compression(Signal.LOGS, {}) == "none"
+    with pytest.raises(VariableError, match="OTEL_EXPORTER_OTLP_COMPRESSION is 'zstd'"):
+        compression(Signal.METRICS, {"OTEL_EXPORTER_OTLP_COMPRESSION": "zstd"})
