@@ -186,7 +186,7 @@ def test_several_workers_need_a_shared_ledger(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "gateway", "start", "--config-path", str(config), "--workers", "2"]
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
     assert refused.returncode == 2
-    assert "ledger.postgres" in refused.stderr
+    assert "ledger: {postgres: " in refused.stderr
 
 
 @pytest.mark.stack
