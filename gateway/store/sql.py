@@ -133,8 +133,9 @@ class SqlLedgerStore(Queries):
 
     def _leases(self, work: Work) -> list[OpenHold]:
         """All leases, as they are in the middle of this commit. Whoever changes one has its counters locked."""
-        leases = {hold.request_id: hold for hold in map(hold_of, self._sql.run(_SELECT_LEASES))}
-        leases |= {lease: hold for (lease, attempt), hold in work.holds.items() if attempt == LEASE}
+        if work.leases is None:
+            work.leases = {hold.request_id: hold for hold in map(hold_of, self._sql.run(_SELECT_LEASES))}
+        leases = work.leases | {lease: hold for (lease, attempt), hold in work.holds.items() if attempt == LEASE}
         return [hold for lease, hold in leases.items() if (lease, LEASE) not in work.closed]
 
     def _settle(self, op: SettleOp, work: Work) -> None:

@@ -27,6 +27,8 @@ class Work(Struct):
     resized: dict[AttemptId, int] = {}
     grants: dict[str, int] = {}
     refused: dict[CounterKey, Refusal] = {}
+    leases: dict[str, OpenHold] | None = None
+    """The leases of all nodes as stored, once a refusal has asked for them."""
     recalled: set[str] = set()
     fired: set[tuple[str, str, str, str]] = set()
     now_ns: int = 0
