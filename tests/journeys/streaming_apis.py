@@ -125,7 +125,7 @@ STREAMING = (
         _MESSAGES, 0, 1, 9,
     ),
     StreamingApi(
-        "gemini", "/v1beta/models/gemini:streamGenerateContent", {"contents": [{"parts": [{"text": "Hello?"}]}]},
+        "gemini", "/v1beta/models/gemini:streamGenerateContent?alt=sse", {"contents": [{"parts": [{"text": "Hello?"}]}]},
         _GENERATED, 0, 1, 4,
     ),
 )  # fmt: skip
