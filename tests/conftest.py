@@ -9,8 +9,8 @@ import pytest
 from tests import local_model_process
 from tests.proving import proof
 from tests.running_gateway import RunningGateway, running_gateway
+from tests.scripted_upstream import ScriptedUpstream
 from tests.store.postgres_server import PostgresServer
-from tests.upstream import ScriptedUpstream
 
 __all__ = ["proof"]
 

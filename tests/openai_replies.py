@@ -1,4 +1,4 @@
-"""Replies in OpenAI's shapes for `tests.upstream`.
+"""Replies in OpenAI's shapes for `tests.scripted_upstream`.
 
 Source of the shapes: https://platform.openai.com/docs/api-reference (chat, chat streaming, completions, embeddings).
 """

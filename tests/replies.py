@@ -1,4 +1,4 @@
-"""The replies that `tests.upstream` can give: well-formed, slow, cut short, or no HTTP at all.
+"""The replies that `tests.scripted_upstream` can give: well-formed, slow, cut short, or no HTTP at all.
 
 Invariant: a reply writes its own framing, byte for byte, and waits only for events.
 """

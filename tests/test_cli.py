@@ -15,7 +15,7 @@ from tests.gateway_process import environment, gateway_process, run_gateway
 from tests.openai_replies import openai_chat, openai_stream
 from tests.raw_http import raw_connection, request_head
 from tests.running_gateway import routes_yaml
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 USER = [{"role": "user", "content": "hello"}]
 

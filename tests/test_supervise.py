@@ -21,8 +21,8 @@ from gateway.supervise import Supervisor
 from gateway.telemetry import names
 from gateway.telemetry.fleet import Fleet
 from tests.openai_replies import openai_chat
+from tests.scripted_upstream import ScriptedUpstream
 from tests.store.postgres_server import PostgresServer
-from tests.upstream import ScriptedUpstream
 
 WAIT_S = 30.0
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}

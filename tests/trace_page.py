@@ -22,7 +22,7 @@ from tests.collector import attributes_of, running_collector
 from tests.openai_replies import openai_error, openai_stream, openai_usage
 from tests.replies import RecordedRequest, Reply
 from tests.running_gateway import running_gateway
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 PAGE = Path(__file__).parents[1] / "docs" / "trace.md"
 _START_S = 1_767_261_600

@@ -6,7 +6,7 @@ from tests.browser import browser
 from tests.conftest import StartGateway
 from tests.openai_replies import openai_chat
 from tests.running_gateway import routes_yaml
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 _TRY = """
 (async () => {

@@ -9,7 +9,7 @@ from tests.conftest import StartGateway
 from tests.openai_replies import openai_chat, openai_completion, openai_embeddings, openai_stream, openai_usage
 from tests.replies import json_reply
 from tests.running_gateway import routes_yaml
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 USER = [{"role": "user", "content": "hello"}]
 

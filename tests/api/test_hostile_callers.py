@@ -17,7 +17,7 @@ from tests.conftest import StartGateway
 from tests.openai_replies import openai_chat
 from tests.raw_http import raw_connection, request_head
 from tests.running_gateway import RunningGateway, routes_yaml, running_gateway
-from tests.upstream import BytesReply, ScriptedUpstream, json_reply
+from tests.scripted_upstream import BytesReply, ScriptedUpstream, json_reply
 
 USER = [{"role": "user", "content": "hello"}]
 PATHS = {

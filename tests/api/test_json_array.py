@@ -9,7 +9,7 @@ import pytest
 from gateway.api.json_array import JsonArray
 from tests.conftest import StartGateway
 from tests.replies import json_reply
-from tests.upstream import ScriptedUpstream, StreamReply
+from tests.scripted_upstream import ScriptedUpstream, StreamReply
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "gemini"
 STREAM = (FIXTURES / "generate_content_stream" / "upstream.sse").read_bytes()

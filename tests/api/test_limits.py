@@ -9,8 +9,8 @@ from gateway.telemetry import names
 from tests.conftest import StartGateway
 from tests.openai_replies import openai_chat
 from tests.running_gateway import ENVIRONMENT, RunningGateway, routes_yaml
+from tests.scripted_upstream import ScriptedUpstream
 from tests.store.test_windows import redis_server
-from tests.upstream import ScriptedUpstream
 
 USER = [{"role": "user", "content": "hello"}]
 CALLS = (

@@ -13,7 +13,7 @@ from tests.conftest import StartGateway
 from tests.openai_replies import openai_chat, openai_completion, openai_embeddings
 from tests.replies import json_reply
 from tests.running_gateway import routes_yaml
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 _VENDORS = """
   - name: claude

@@ -8,7 +8,7 @@ from tests.conftest import StartGateway
 from tests.openai_replies import openai_chat, openai_embeddings, openai_usage
 from tests.replies import Reply, json_reply
 from tests.running_gateway import routes_yaml
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 USER = [{"role": "user", "content": "hello"}]
 PATHS = {name: f"/gateway/{name}/invocations" for name in ("chat", "completions", "embeddings")}

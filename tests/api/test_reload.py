@@ -9,7 +9,7 @@ from gateway.telemetry import names
 from tests.conftest import StartGateway
 from tests.openai_replies import openai_chat
 from tests.running_gateway import ENVIRONMENT, RunningGateway, routes_yaml
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 USER = [{"role": "user", "content": "hello"}]
 BODY = {"messages": USER}

@@ -4,7 +4,7 @@ from gateway.telemetry import names
 from tests.conftest import StartGateway
 from tests.openai_replies import openai_chat, openai_usage
 from tests.running_gateway import routes_yaml
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 
 async def test_reply_record_and_metrics_agree(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:

@@ -8,7 +8,7 @@ from gateway.config.errors import ConfigError
 from tests.conftest import StartGateway
 from tests.openai_replies import openai_chat
 from tests.running_gateway import routes_yaml, settings_of
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 _TRAFFIC = """
 routes:

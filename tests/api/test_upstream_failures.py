@@ -9,7 +9,7 @@ from tests.conftest import StartGateway
 from tests.openai_replies import openai_error
 from tests.replies import BytesReply, GarbageReply, HangupReply, Reply, SilentReply, json_reply
 from tests.running_gateway import routes_yaml
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 USER = [{"role": "user", "content": "hello"}]
 SURFACES = {

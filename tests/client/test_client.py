@@ -38,7 +38,7 @@ from tests.openai_replies import (
     openai_usage,
 )
 from tests.running_gateway import RunningGateway, routes_yaml
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 LIMIT = "limit: {calls: 1000, renewal_period: minute}"
 HI = openai_usage(13, 7)

@@ -11,7 +11,7 @@ from gateway.types.errors import ErrorType, GatewayError
 from tests.conftest import StartGateway
 from tests.openai_replies import openai_chat, openai_error
 from tests.running_gateway import routes_yaml
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
 ERRORS = re.findall(r"^\| `(\w+)` \| (\w+) \| (\d+) \| (\d+) \| \S", PAGE, re.MULTILINE)

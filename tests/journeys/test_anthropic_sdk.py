@@ -11,7 +11,7 @@ from gateway.types.errors import ErrorType
 from tests.conftest import StartGateway
 from tests.replies import BytesReply, StreamReply, json_reply
 from tests.running_gateway import RunningGateway
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "anthropic"
 HELLO: list[anthropic.types.MessageParam] = [{"role": "user", "content": "Hello"}]

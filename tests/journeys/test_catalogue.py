@@ -21,7 +21,7 @@ from tests.journeys.streaming_apis import STREAMING
 from tests.openai_replies import openai_chat, openai_usage
 from tests.replies import StreamReply, json_reply
 from tests.running_gateway import RunningGateway, running_gateway, until
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 
 def config(url: str) -> str:

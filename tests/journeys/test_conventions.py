@@ -33,7 +33,7 @@ from tests.clocks import ManualClock
 from tests.providers.cases import CASES, Case
 from tests.replies import BytesReply, Reply, StreamReply
 from tests.running_gateway import RunningGateway, routes_yaml, running_gateway
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NAMES = sorted({case.path.parent.name for case in CASES})

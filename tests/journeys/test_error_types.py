@@ -30,7 +30,7 @@ from tests.openai_replies import openai_error, openai_stream, sse
 from tests.raw_http import raw_connection, request_head
 from tests.replies import BytesReply, HangupReply, Reply, SilentReply, StreamReply, json_reply
 from tests.running_gateway import RunningGateway, running_gateway
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 KEY = "gwk_all_" + "a1" * 16
 NARROW = "gwk_narrow_" + "b1" * 16

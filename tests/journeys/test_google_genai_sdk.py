@@ -13,7 +13,7 @@ from google.genai import errors, types
 from tests.conftest import StartGateway
 from tests.replies import BytesReply, StreamReply, json_reply
 from tests.running_gateway import RunningGateway
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "gemini"
 

@@ -13,7 +13,7 @@ from tests.collector import attributes_of, running_collector
 from tests.openai_replies import openai_chat, openai_error, openai_stream
 from tests.replies import GarbageReply, HangupReply, RecordedRequest, Reply
 from tests.running_gateway import running_gateway
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 CALLERS_TRACE = {
     "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",

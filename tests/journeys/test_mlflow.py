@@ -7,7 +7,7 @@ from tests.journeys.mlflow_environments import run_client
 from tests.openai_replies import openai_chat, openai_completion, openai_embeddings, openai_error, openai_usage
 from tests.replies import Reply
 from tests.running_gateway import routes_yaml
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 pytestmark = pytest.mark.stack
 HI = openai_usage(13, 7)

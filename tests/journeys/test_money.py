@@ -11,7 +11,7 @@ from gateway.types.records import Basis
 from tests.conftest import StartGateway
 from tests.openai_replies import openai_chat, openai_error, openai_stream, openai_usage
 from tests.running_gateway import RunningGateway
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 BODY = {"model": "chat", "messages": [{"role": "user", "content": "Hello?"}]}
 PRICE = {"model": "house-model", "input_usd_per_mtok": 2.5, "output_usd_per_mtok": 10}

@@ -40,7 +40,7 @@ from tests.journeys.streaming_apis import STREAMING, TEXTS
 from tests.openai_replies import SSE_DONE, openai_chat, openai_embeddings, openai_usage, sse
 from tests.replies import Reply, StreamReply, json_reply
 from tests.running_gateway import RunningGateway, running_gateway, until
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 SAID = [{"role": "user", "content": "Hello?"}]
 CONTENTS = [{"role": "user", "parts": [{"text": "Hello?"}]}]

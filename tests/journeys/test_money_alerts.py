@@ -16,7 +16,7 @@ from tests.journeys.ledgers import JourneyLedger, sqlite_ledger
 from tests.openai_replies import openai_chat, openai_usage
 from tests.replies import BytesReply, HangupReply, RecordedRequest, Reply
 from tests.running_gateway import RunningGateway, running_gateway
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 # A nano-dollar a token: a reply of 90 and 10 tokens costs 100.
 PRICES = [{"model": model, "input_usd_per_mtok": 0.001, "output_usd_per_mtok": 0.001} for model in MODELS.values()]

@@ -28,8 +28,8 @@ from tests.openai_replies import openai_chat, openai_stream, openai_usage
 from tests.proving import Proof
 from tests.replies import RecordedRequest, Reply
 from tests.running_gateway import running_gateway
+from tests.scripted_upstream import ScriptedUpstream
 from tests.store.postgres_server import PostgresServer
-from tests.upstream import ScriptedUpstream
 
 # One nano-dollar a token.
 PRICES = [{"model": model, "input_usd_per_mtok": 0.001, "output_usd_per_mtok": 0.001} for model in MODELS.values()]

@@ -27,7 +27,7 @@ from tests.openai_replies import openai_chat, openai_usage
 from tests.proving import Proof
 from tests.replies import RecordedRequest, Reply, StreamReply, Wire, head
 from tests.running_gateway import RunningGateway, until
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 PRICES = [{"model": model, "input_usd_per_mtok": 0.001, "output_usd_per_mtok": 0.01} for model in MODELS.values()]
 WAIT_S = 10.0

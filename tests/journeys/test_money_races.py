@@ -29,8 +29,8 @@ from tests.journeys.books import (
 from tests.journeys.ledgers import BOTH, JourneyLedger
 from tests.openai_replies import openai_chat, openai_usage
 from tests.replies import RecordedRequest, Reply, json_reply
+from tests.scripted_upstream import ScriptedUpstream
 from tests.store.postgres_server import PostgresServer
-from tests.upstream import ScriptedUpstream
 
 # One nano-dollar a token in and ten out: $0.001 and $0.01 per million.
 PRICES = [

@@ -28,7 +28,7 @@ from tests.journeys.streaming_apis import STREAMING, StreamingApi
 from tests.openai_replies import SSE_DONE, openai_chat, openai_error, openai_usage, sse
 from tests.replies import Reply, StreamReply, json_reply
 from tests.running_gateway import running_gateway, until
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 # One nano-dollar a token in and ten out.
 PRICES: list[dict[str, object]] = [

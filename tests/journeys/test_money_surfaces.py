@@ -17,7 +17,7 @@ from tests.journeys.ledgers import JourneyLedger
 from tests.openai_replies import openai_chat, openai_usage
 from tests.replies import json_reply
 from tests.running_gateway import running_gateway
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 KEY = "gwk_alpha_0123456789abcdef"
 SAID = [{"role": "user", "content": "Hello?"}]

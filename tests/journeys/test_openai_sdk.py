@@ -20,7 +20,7 @@ from tests.openai_replies import (
 )
 from tests.replies import StreamReply, json_reply
 from tests.running_gateway import RunningGateway, routes_yaml
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "openai"
 MESSAGES = [{"role": "user", "content": "Hello?"}]

@@ -12,7 +12,7 @@ from tests.conftest import StartGateway
 from tests.providers.cases import CASES, Case
 from tests.replies import BytesReply, Reply, StreamReply
 from tests.running_gateway import RunningGateway
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 BASES = {
     "anthropic": "anthropic_api_base",

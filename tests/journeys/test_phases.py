@@ -23,7 +23,7 @@ from tests.openai_replies import openai_chat, openai_error, openai_stream, opena
 from tests.raw_http import raw_connection, request_head
 from tests.replies import SilentReply, StreamReply
 from tests.running_gateway import routes_yaml, until
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 USER = [{"role": "user", "content": "x"}]
 PATH = "/endpoints/chat/invocations"

@@ -25,7 +25,7 @@ from tests.journeys.streaming_apis import STREAMING, TEXTS
 from tests.openai_replies import openai_chat, openai_error, openai_stream
 from tests.replies import BytesReply, GarbageReply, Reply, StreamReply
 from tests.running_gateway import RunningGateway, running_gateway
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 
 class Canaries:

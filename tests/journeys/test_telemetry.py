@@ -25,7 +25,7 @@ from tests.collector import attributes_of, running_collector
 from tests.openai_replies import openai_chat, openai_embeddings, openai_error, openai_stream, openai_usage
 from tests.replies import BytesReply, GarbageReply, HangupReply, Reply
 from tests.running_gateway import running_gateway
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 MESSAGES = [{"role": "user", "content": "the prompt that no signal may hold"}]
 TARGET = (

@@ -12,7 +12,7 @@ from gateway.types.errors import ErrorType
 from tests.aws_events import message
 from tests.conftest import StartGateway
 from tests.replies import RecordedRequest, StreamReply, json_reply
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 MESSAGES = [{"role": "user", "content": "Hello"}]
 CLAUDE = "anthropic.claude-3-haiku-20240307-v1:0"

@@ -12,7 +12,7 @@ from tests.openai_replies import SSE_DONE, sse
 from tests.providers.cases import CASES, Case
 from tests.replies import StreamReply, json_reply
 from tests.running_gateway import routes_yaml
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 SAID = [{"role": "user", "content": "Hello?"}]
 

@@ -18,7 +18,7 @@ from tests.conftest import StartGateway
 from tests.openai_replies import openai_stream, openai_usage
 from tests.replies import Reply, SilentReply
 from tests.running_gateway import RunningGateway, running_gateway, settings_of
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 BODY = {"model": "chat", "messages": [{"role": "user", "content": "Hello?"}], "max_tokens": 10, "stream": True}
 USAGE = openai_usage(9, 3)

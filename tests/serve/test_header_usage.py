@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import StartGateway
-from tests.upstream import BytesReply, ScriptedUpstream
+from tests.scripted_upstream import BytesReply, ScriptedUpstream
 
 COHERE = {"embeddings": [[0.1, 0.2], [0.3, 0.4]], "id": "e", "response_type": "embeddings_floats"}
 CLAUDE = {"completion": " blue", "stop_reason": "stop_sequence"}

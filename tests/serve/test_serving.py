@@ -13,7 +13,7 @@ from tests.conftest import StartGateway
 from tests.openai_replies import openai_chat, openai_error, openai_stream, openai_usage
 from tests.replies import BytesReply, GarbageReply, HangupReply, Reply, SilentReply, StreamReply, json_reply
 from tests.running_gateway import RunningGateway
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 BODY = {"model": "chat", "messages": [{"role": "user", "content": "Hello?"}]}
 

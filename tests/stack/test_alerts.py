@@ -16,9 +16,9 @@ from gateway.telemetry.listener import MetricsListener
 from tests.openai_replies import openai_chat, openai_error, openai_usage
 from tests.replies import RecordedRequest, Reply
 from tests.running_gateway import RunningGateway, running_gateway
+from tests.scripted_upstream import ScriptedUpstream
 from tests.stack import mixed_traffic
 from tests.stack.processes import Server, running_alertmanager, running_prometheus
-from tests.upstream import ScriptedUpstream
 
 pytestmark = pytest.mark.stack
 _WAIT_S = 30.0

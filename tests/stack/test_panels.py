@@ -17,9 +17,9 @@ from gateway.telemetry.listener import MetricsListener
 from gateway.telemetry.setup import TraceExport
 from tests.dashboards.documents import DOCUMENTS, targets, variables
 from tests.running_gateway import RunningGateway, running_gateway
+from tests.scripted_upstream import ScriptedUpstream
 from tests.stack import mixed_traffic
 from tests.stack.processes import RATE_INTERVAL, Server, running_prometheus
-from tests.upstream import ScriptedUpstream
 
 pytestmark = pytest.mark.stack
 

@@ -17,8 +17,8 @@ from gateway.telemetry.setup import TraceExport
 from tests.openai_replies import openai_chat, openai_error, openai_stream, openai_usage
 from tests.proving import Proof
 from tests.running_gateway import running_gateway
+from tests.scripted_upstream import ScriptedUpstream
 from tests.stack.processes import free_port
-from tests.upstream import ScriptedUpstream
 
 VERSION = "20.26.1"
 PROGRAM = Path(__file__).parents[2] / "build" / "phoenix" / "bin" / "phoenix"

@@ -7,7 +7,7 @@ from gateway.telemetry.trust import trusting
 from tests.conftest import StartGateway
 from tests.openai_replies import openai_chat
 from tests.running_gateway import routes_yaml, settings_of
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 THEIRS = "4bf92f3577b34da6a3ce929d0e0e4736"
 

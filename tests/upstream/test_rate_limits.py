@@ -11,7 +11,7 @@ from gateway.upstream.rate_limits import remaining
 from tests.conftest import StartGateway
 from tests.openai_replies import openai_chat, openai_error, openai_stream
 from tests.running_gateway import RunningGateway
-from tests.upstream import ScriptedUpstream
+from tests.scripted_upstream import ScriptedUpstream
 
 VENDORS = {
     # https://platform.openai.com/docs/guides/rate-limits, and so Azure, Groq and xAI.

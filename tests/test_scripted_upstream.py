@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.openai_replies import openai_chat, openai_error, openai_stream, openai_usage
-from tests.upstream import (
+from tests.scripted_upstream import (
     BytesReply,
     GarbageReply,
     HangupReply,

@@ -10,7 +10,7 @@ from gateway.upstream.client import UpstreamClient
 from gateway.upstream.credentials import Credentials
 from gateway.upstream.pool import Pool
 from tests.clocks import ManualClock
-from tests.upstream import ScriptedUpstream, json_reply
+from tests.scripted_upstream import ScriptedUpstream, json_reply
 
 
 class NoService:

@@ -18,7 +18,7 @@ from gateway.types.model_io import WireRequest
 from gateway.types.secret import Secret
 from gateway.upstream.credentials import Credentials
 from tests.clocks import ManualClock
-from tests.upstream import BytesReply, ScriptedUpstream, json_reply
+from tests.scripted_upstream import BytesReply, ScriptedUpstream, json_reply
 
 WIRE = WireRequest(url="https://provider.example/v1/chat", body=b"{}")
 

@@ -13,7 +13,7 @@ from gateway.types.route import Timeouts
 from gateway.upstream.outbound import Outbound
 from gateway.upstream.pool import MAX_HEADER_BYTES, Pool
 from tests.certificates import certificate
-from tests.upstream import (
+from tests.scripted_upstream import (
     BytesReply,
     ScriptedUpstream,
     SilentReply,
