@@ -252,7 +252,7 @@ BUDGET_HELD = Metric(
     name="gateway_budget_held_usd",
     kind=Kind.GAUGE,
     unit="usd",
-    help="Money reserved for requests in flight under a budget.",
+    help="Money reserved under a budget: for requests in flight, and in slices that nodes hold for their next ones.",
     labels=("budget", "scope", "window"),
     across=Across.MAX,
 )

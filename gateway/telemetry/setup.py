@@ -275,11 +275,12 @@ class Telemetry:
             left = len(self._parts) - position
             # A part that hangs leaves the others their share.
             part.close(max(0.1, (deadline - time.monotonic()) / left))
-        if self._parts:
-            told = (names.SPANS_EXPORTED, names.SPANS_DROPPED, names.LOG_LINES_WRITTEN, names.LOG_LINES_DROPPED)
-            text = "%d spans exported, %d lost; %d log lines written, %d lost"
-            _LOG.info(text, *map(self._total, told))
         self._parts.clear()
+        told = (names.SPANS_EXPORTED, names.SPANS_DROPPED, names.LOG_LINES_WRITTEN, names.LOG_LINES_DROPPED)
+        counts = [self._total(metric) for metric in told]
+        # Who could not start, or was never asked, has nothing to tell.
+        if any(counts):
+            _LOG.info("%d spans exported, %d lost; %d log lines written, %d lost", *counts)
 
 
 class _Part(Protocol):
