@@ -81,10 +81,13 @@ def gateway(
 ) -> Variant:
     """The gateway of the checkout `cwd`. With telemetry: OTLP spans, metrics and the log line; without: metrics only.
 
-    Its configuration is written to `folder`, and its ledger beside it. With a `budget`, soft or hard, only requests
+    Its configuration is written below `folder`, and its ledger beside it. With a `budget`, soft or hard, only requests
     are measured.
     """
-    config = write_config(folder, upstream, telemetry=telemetry, budget=budget)
+    # Each checkout's gateways have a ledger of their own.
+    place = folder / label
+    place.mkdir(parents=True, exist_ok=True)
+    config = write_config(place, upstream, telemetry=telemetry, budget=budget)
     command = (
         *(sys.executable, "-m", "gateway", "start", "--config-path", str(config)),
         *("--port", "{port}", "--metrics-port", "{metrics_port}"),
