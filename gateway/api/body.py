@@ -13,7 +13,12 @@ _GZIP = b"\x1f\x8b"
 
 async def read_body(receive: Receive, scope: Scope) -> bytes:
     """The body, unpacked. Raises RequestError when it is too large, is no gzip, or its caller leaves before its end."""
-    body = await _received(receive, scope)
+    message = await receive()
+    body: bytes = message.get("body", b"")  # type: ignore[assignment]
+    if message.get("more_body", False):
+        body = await _all_parts(body, receive, scope)
+    else:
+        _check_present(message["type"])
     # No JSON begins so: what a header says of the encoding need not be looked for.
     return _unpacked(body) if body.startswith(_GZIP) else body
 
@@ -31,23 +36,20 @@ def _unpacked(body: bytes) -> bytes:
     return unpacked
 
 
-async def _received(receive: Receive, scope: Scope) -> bytes:
-    message = await receive()
-    body: bytes = message.get("body", b"")  # type: ignore[assignment]
-    if not message.get("more_body", False):
-        _check_present(message["type"])
-        return body
+async def _all_parts(first: bytes, receive: Receive, scope: Scope) -> bytes:
     # Only large bodies come in parts: who announces too large a one need not send it.
     _check_size(_announced_bytes(scope))
-    parts = [body]
-    size = len(body)
-    while message.get("more_body", False):
+    parts = [first]
+    size = len(first)
+    more = True
+    while more:
         message = await receive()
         _check_present(message["type"])
         part: bytes = message.get("body", b"")  # type: ignore[assignment]
         size += len(part)
         _check_size(size)
         parts.append(part)
+        more = message.get("more_body", False)  # type: ignore[assignment]
     return b"".join(parts)
 
 

@@ -136,17 +136,18 @@ class AsgiDelivery:
                     *self._facts(),
                     *headers,
                 ],
-            }
+            },
+            {"type": "http.response.body", "body": body, "more_body": False},
         )
-        await self._tell({"type": "http.response.body", "body": body, "more_body": False})
 
-    async def _tell(self, message: Message) -> None:
+    async def _tell(self, *messages: Message) -> None:
         """Send, and count how long the caller took to take it, also one who then leaves."""
         observation = self._observation
         clock = observation.clock
         begun = clock.monotonic()
         try:
-            await self._send(message)
+            for message in messages:
+                await self._send(message)
         finally:
             observation.caller_s += clock.monotonic() - begun
 
