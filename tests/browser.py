@@ -18,7 +18,7 @@ from typing import Any
 
 from tests.servers import require
 
-_WAIT_S = 60.0
+_WAIT_S = 100.0
 _FLAGS = (
     "--headless=new",
     "--no-sandbox",

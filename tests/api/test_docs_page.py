@@ -10,16 +10,21 @@ from tests.scripted_upstream import ScriptedUpstream
 
 _TRY = """
 (async () => {
+  const pause = (ms) => new Promise((done) => setTimeout(done, ms));
   const until = async (find) => {
     for (let found = find(); ; found = find()) {
       if (found) return found;
-      await new Promise((done) => setTimeout(done, 10));
+      await pause(10);
     }
   };
-  const operation = await until(() => document.querySelector("#operations-gateway-gateway_chat"));
-  operation.querySelector(".opblock-summary-control").click();
-  (await until(() => operation.querySelector("button.execute"))).click();
-  const reply = await until(() => operation.querySelector(".live-responses-table tr.response"));
+  // The page draws itself anew as it loads: what was found before may be no part of it any more.
+  const inside = (selector) => document.querySelector("#operations-gateway-gateway_chat " + selector);
+  while (!inside("button.execute")) {
+    (await until(() => inside(".opblock-summary-control"))).click();
+    await pause(1000);
+  }
+  inside("button.execute").click();
+  const reply = await until(() => inside(".live-responses-table tr.response"));
   return JSON.stringify({
     status: reply.querySelector("td.response-col_status").textContent,
     body: reply.querySelector("td.response-col_description pre").textContent,
