@@ -23,8 +23,9 @@ _TRIGGERS = tuple(
     "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"
     for verb in ("UPDATE", "DELETE")
 )
-_CHECKPOINT_EVERY = 200
-"""Commits between checkpoints: the WAL stays at a few megabytes."""
+_CHECKPOINT_EVERY = 1_000
+"""Commits between checkpoints: the WAL stays below some 30 MB. A checkpoint writes the file itself and waits for the disk,
+100 ms at worst, and holds wait for it: so it must be rarer than one admission in a hundred."""
 
 
 def open_sqlite(path: Path, node: str = "gateway") -> LedgerStore:
