@@ -9,7 +9,7 @@ from gateway.api.errors import error_headers
 from gateway.api.json_array import JsonArray
 from gateway.api.surface import Surface
 from gateway.serve.routing import BoundRoute
-from gateway.telemetry.observe import RequestObservation
+from gateway.telemetry.request_observation import RequestObservation
 from gateway.types.errors import ErrorType, GatewayError
 from gateway.types.model_io import ModelReply
 

@@ -15,7 +15,8 @@ from gateway.api.surface import Surface
 from gateway.serve.limits import Limits
 from gateway.serve.routing import BoundRoute, RoutingTable
 from gateway.serve.serving import Serving
-from gateway.telemetry.observe import Observer, RequestObservation
+from gateway.telemetry.observer import Observer
+from gateway.telemetry.request_observation import RequestObservation, observe_request
 from gateway.types.errors import ErrorType, GatewayError, RequestError, ServiceError
 
 _LOG = logging.getLogger(__name__)
@@ -106,7 +107,8 @@ class Invoker:
             elif name == b"user-agent":
                 user_agent = value.decode("latin-1")
         server = scope.get("server")
-        return self._observer.observe_request(
+        return observe_request(
+            self._observer,
             method=_METHODS.get(scope["method"], "_OTHER"),  # type: ignore[typeddict-item]
             path_template=surface.path,
             scheme=scope["scheme"],

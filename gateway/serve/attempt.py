@@ -17,8 +17,9 @@ from gateway.serve.parameters import request_parameters
 from gateway.serve.routing import BoundTarget
 from gateway.spend.ledger import Accounts, Hold
 from gateway.spend.settle import ChargeFacts, ending, may_be_estimated
+from gateway.telemetry.attempt_observation import AttemptFacts, AttemptObservation
 from gateway.telemetry.context import active_attempt
-from gateway.telemetry.observe import AttemptObservation, RequestObservation
+from gateway.telemetry.request_observation import RequestObservation
 from gateway.types.errors import ErrorType, GatewayError, UpstreamError, is_unsupported, unsupported_content_type
 from gateway.types.model_io import Framing, ModelReply, ModelRequest, StreamEvent, StreamSummary, WireRequest
 from gateway.types.records import NO_PARAMETERS, AttemptKind
@@ -77,17 +78,18 @@ class Attempts:
             self._accounts.release(hold)
             raise
         observation.encode_s += clock.monotonic() - admitted
-        with observation.observe_attempt(
+        known = AttemptFacts(
             kind=kind,
             operation=request.operation,
             provider=bound.target.provider,
             gen_ai_provider=bound.gen_ai_provider,
-            model=bound.target.model,
+            request_model=bound.target.model,
             server_address=bound.server_address,
             server_port=bound.server_port,
             stream=request.stream,
             parameters=request_parameters(request) if observation.trace.sampled else NO_PARAMETERS,
-        ) as attempt:
+        )
+        with observation.observe_attempt(known) as attempt:
             attempt.asks(request)
             trial = _Trial(observation, attempt, bound, codec, request, delivery)
             try:

@@ -8,7 +8,7 @@ from gateway.serve.circuit import Breakers, RetryBudget, is_failure
 from gateway.serve.delivery import Delivery
 from gateway.serve.draining import caller_left
 from gateway.serve.routing import BoundRoute, BoundTarget, plan
-from gateway.telemetry.observe import RequestObservation
+from gateway.telemetry.request_observation import RequestObservation
 from gateway.types.clock import Rng
 from gateway.types.errors import ErrorType, GatewayError, Outcome, RequestError, UpstreamError
 from gateway.types.model_io import ModelReply, ModelRequest

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from opentelemetry import context, trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-from gateway.telemetry.observe import AttemptObservation
+from gateway.telemetry.attempt_observation import AttemptObservation
 
 
 @contextmanager

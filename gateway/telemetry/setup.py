@@ -26,7 +26,7 @@ from gateway.telemetry.listener import Exposition
 from gateway.telemetry.logs import RequestLog
 from gateway.telemetry.messages import count_lost_messages
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.observe import Observer, Sink
+from gateway.telemetry.observer import Observer, Sink
 from gateway.telemetry.otlp import DirectOTLPSpanExporter
 from gateway.telemetry.provider_limits import ProviderLimits
 from gateway.telemetry.queue import EXPORT_FAILED

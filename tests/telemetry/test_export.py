@@ -19,6 +19,7 @@ from gateway.telemetry import names
 from gateway.telemetry.cells import Block
 from gateway.telemetry.exporters import protocol
 from gateway.telemetry.readings import read
+from gateway.telemetry.request_observation import observe_request
 from gateway.telemetry.setup import Telemetry, TraceExport, trace_export
 from gateway.telemetry.variables import Signal, VariableError, metric_interval_s
 from gateway.types.errors import ErrorType
@@ -114,8 +115,8 @@ def test_the_samplers_variables_decide_what_is_kept(collector: Collector, monkey
     with telemetry() as made:
         kept = 0
         for flags in ("00", "01") * 500:
-            observation = made.observer.observe_request(
-                method="POST", path_template="/x", scheme="http", server=("h", 1),
+            observation = observe_request(
+                made.observer, method="POST", path_template="/x", scheme="http", server=("h", 1),
                 traceparent=f"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{flags}",
             )  # fmt: skip
             with observation:

@@ -7,8 +7,11 @@ import random
 from contextlib import nullcontext
 
 import pytest
+from msgspec import structs
 
-from gateway.telemetry.observe import Observer
+from gateway.telemetry.attempt_observation import AttemptFacts
+from gateway.telemetry.observer import Observer
+from gateway.telemetry.request_observation import RequestObservation, observe_request
 from gateway.telemetry.trust import trusting
 from gateway.types.errors import ErrorType, GatewayError, Outcome, RequestError, UpstreamError
 from gateway.types.rate_limits import Remaining
@@ -70,9 +73,9 @@ class Watched:
             http_spans=http_spans,
         )
 
-    def request(self, traceparent: str | None = None) -> object:
-        return self.observer.observe_request(
-            method="POST", path_template="/x", scheme="http", server=("h", 1), traceparent=traceparent
+    def request(self, traceparent: str | None = None) -> RequestObservation:
+        return observe_request(
+            self.observer, method="POST", path_template="/x", scheme="http", server=("h", 1), traceparent=traceparent
         )
 
     @property
@@ -81,16 +84,16 @@ class Watched:
         return record
 
 
-ATTEMPT = {
-    "kind": AttemptKind.FIRST,
-    "operation": Operation.CHAT,
-    "provider": "openai",
-    "gen_ai_provider": "openai",
-    "model": "m",
-    "server_address": "h",
-    "server_port": 1,
-    "stream": False,
-}
+ATTEMPT = AttemptFacts(
+    kind=AttemptKind.FIRST,
+    operation=Operation.CHAT,
+    provider="openai",
+    gen_ai_provider="openai",
+    request_model="m",
+    server_address="h",
+    server_port=1,
+    stream=False,
+)
 
 
 def test_a_trusted_callers_trace_is_continued() -> None:
@@ -192,12 +195,12 @@ def test_each_attempt_leaves_a_record_with_its_own_clock() -> None:
     with watched.request() as request:
         request.routed("chat", "llm/v1/chat")
         clock.advance(1.0)
-        with request.observe_attempt(**ATTEMPT) as failed:
+        with request.observe_attempt(ATTEMPT) as failed:
             failed.sending("POST", "http://h:1/v1")
             clock.advance(0.5)
             failed.answered(503)
             failed.failed(UpstreamError(ErrorType.PROVIDER_OVERLOADED, "busy", status=503))
-        with request.observe_attempt(**ATTEMPT | {"kind": AttemptKind.RETRY}) as attempt:
+        with request.observe_attempt(structs.replace(ATTEMPT, kind=AttemptKind.RETRY)) as attempt:
             attempt.sending("POST", "http://h:1/v1")
             clock.advance(0.25)
             attempt.answered(200)
@@ -218,7 +221,7 @@ def test_each_attempt_leaves_a_record_with_its_own_clock() -> None:
 def test_no_exchange_is_told_of_where_its_span_is_off() -> None:
     """With http_spans off, or made by the instrumentation, the record holds no exchange."""
     watched = Watched(http_spans=False)
-    with watched.request() as request, request.observe_attempt(**ATTEMPT) as attempt:
+    with watched.request() as request, request.observe_attempt(ATTEMPT) as attempt:
         attempt.sending("POST", "http://h:1/v1")
         attempt.answered(200)
     assert watched.record.attempts[0].http is None
