@@ -100,6 +100,7 @@ class Accounts:
         self._writer = Writer(open_store, self, clock)
         self._holds = Holds(self._writer, clock)
         self._loop: asyncio.AbstractEventLoop | None = None
+        # The ledger's thread writes it, the loop reads: by single operations of the dict.
         self._balances: dict[tuple[str, str], Balance] = {}
         self._alerted = asyncio.Event()
         self._closed = False
@@ -332,8 +333,14 @@ class Accounts:
         """See `gateway.store.writer.WriterEvents`."""
         if self._observe_commit is not None and seconds is not None:
             self._observe_commit(seconds)
+        if committed is not None:
+            if len(self._balances) > _MAX_BALANCES:
+                # Windows that have passed; present ones come back with the next commit or refresh.
+                self._balances.clear()
+            self._balances.update(committed.balances)
         loop = self._loop
-        if loop is None or not (waited or (committed is not None and committed.balances)):
+        # Waking the loop costs more than a charge.
+        if loop is None or not (waited or (committed is not None and committed.alerts)):
             return
         # A loop that has closed has nobody left who waits.
         with contextlib.suppress(RuntimeError):
@@ -345,11 +352,6 @@ class Accounts:
             self._on_lost(op, error)
 
     def _deliver(self, waited: Sequence[Waiting], committed: Committed | None) -> None:
-        if committed is not None:
-            if len(self._balances) > _MAX_BALANCES:
-                # Windows that have passed; present ones come back with the next commit or refresh.
-                self._balances.clear()
-            self._balances.update(committed.balances)
-            if committed.alerts:
-                self._alerted.set()
+        if committed is not None and committed.alerts:
+            self._alerted.set()
         self._holds.answered(waited, committed)

@@ -191,11 +191,12 @@ def _completed(usage: Usage | None, facts: ChargeFacts, observed: int, *, at_lea
 
 def _sane(usage: Usage) -> Usage:
     """Counts that a ledger can hold: neither negative nor beyond all measure; and no essay as a tier."""
-    wrong: dict[str, int | str] = {
+    counts = [value for value in msgspec.structs.astuple(usage) if isinstance(value, int)]
+    if (not counts or (min(counts) >= 0 and max(counts) <= MAX_TOKENS)) and len(usage.service_tier) <= _LONGEST_TIER:
+        return usage
+    sane = {
         name: min(max(value, 0), MAX_TOKENS)
         for name in usage.__struct_fields__
         if isinstance(value := getattr(usage, name), int) and not 0 <= value <= MAX_TOKENS
     }
-    if len(usage.service_tier) > _LONGEST_TIER:
-        wrong["service_tier"] = usage.service_tier[:_LONGEST_TIER]
-    return msgspec.structs.replace(usage, **wrong) if wrong else usage
+    return msgspec.structs.replace(usage, **sane, service_tier=usage.service_tier[:_LONGEST_TIER])

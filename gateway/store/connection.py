@@ -33,6 +33,10 @@ class Sql(Protocol):
         """One statement for each of `rows`, and what each returned."""
         ...
 
+    def insert(self, statement: str, rows: Sequence[Sequence[Any]]) -> list[bool]:
+        """One `INSERT ... ON CONFLICT DO NOTHING` for each of `rows`, and which of them were new."""
+        ...
+
     def many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         """One statement for each of `rows`, nothing returned."""
         ...

@@ -155,16 +155,20 @@ class _Postgres:
         return cursor.fetchall() if cursor.description is not None else []
 
     def each(self, statement: str, rows: Sequence[Sequence[Any]]) -> list[list[Row]]:
+        return [cursor.fetchall() for cursor in self._pipelined(statement, rows)]
+
+    def insert(self, statement: str, rows: Sequence[Sequence[Any]]) -> list[bool]:
+        return [cursor.rowcount == 1 for cursor in self._pipelined(statement, rows)]
+
+    def _pipelined(self, statement: str, rows: Sequence[Sequence[Any]]) -> "Iterator[psycopg.Cursor[Row]]":
+        """A cursor at the result of each of `rows`: one journey for all of them."""
         if not rows:
-            return []
-        results: list[list[Row]] = []
+            return
         with self._live().cursor() as cursor:
-            # In pipeline mode: one journey for all of them.
             cursor.executemany(self._text(statement), rows, returning=True)
-            while True:
-                results.append(cursor.fetchall())
-                if not cursor.nextset():
-                    return results
+            yield cursor
+            while cursor.nextset():
+                yield cursor
 
     def many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         with self._live().cursor() as cursor:

@@ -49,14 +49,14 @@ _MAX_FIRED = 50_000
 
 _INSERT_ENTRY = (
     f"INSERT INTO entries ({columns(schema.ENTRY_COLUMNS)}) VALUES ({marks(schema.ENTRY_COLUMNS)}) "
-    "ON CONFLICT DO NOTHING RETURNING attempt"
+    "ON CONFLICT DO NOTHING"
 )
 _INSERT_HOLD = f"INSERT INTO holds ({columns(schema.HOLD_COLUMNS)}) VALUES ({marks(schema.HOLD_COLUMNS)})"
 _SELECT_HOLD = f"SELECT {columns(schema.HOLD_COLUMNS)} FROM holds WHERE request_id = ? AND attempt = ?"
 _SELECT_LEASES = f"SELECT {columns(schema.HOLD_COLUMNS)} FROM holds WHERE attempt = {LEASE}"
 _INSERT_ALERT = (
     f"INSERT INTO outbox ({columns(schema.ALERT_COLUMNS)}, due_ns, delivered_ns) "
-    f"VALUES ({marks(schema.ALERT_COLUMNS)}, ?, ?) ON CONFLICT DO NOTHING RETURNING id"
+    f"VALUES ({marks(schema.ALERT_COLUMNS)}, ?, ?) ON CONFLICT DO NOTHING"
 )
 
 
@@ -88,13 +88,13 @@ class SqlLedgerStore(Queries):
         counters = self._counters_of_charged_leases(ops, holds) | _counters(ops)
         balances = self._load_counters(counters, {key for hold in holds.values() for key in hold.counters})
         settles = [op for op in ops if isinstance(op, SettleOp)]
-        written = self._sql.each(_INSERT_ENTRY, [entry_row(op.entry) for op in settles]) if settles else []
+        inserted = self._sql.insert(_INSERT_ENTRY, [entry_row(op.entry) for op in settles]) if settles else []
         work = Work(
             node=self._sql.node,
             epoch=self._sql.epoch,
             balances=balances,
             holds=holds,
-            inserted=[bool(rows) for rows in reversed(written)],
+            inserted=inserted[::-1],
         )
         refusals = tuple(self._one(op, work) for op in ops)
         self._write(work)
@@ -215,7 +215,7 @@ class SqlLedgerStore(Queries):
             basis=Basis.ORPHAN,
             nano_usd=-charged,
         )
-        if not self._sql.run(_INSERT_ENTRY, entry_row(correction)):
+        if not self._sql.insert(_INSERT_ENTRY, [entry_row(correction)])[0]:
             return False
         for key in self._counters_of_charged_leases([op], {}) | _counters([op]):
             work.add(key, -charged, 0)
@@ -243,7 +243,7 @@ class SqlLedgerStore(Queries):
             return 0
         difference = entry.nano_usd - (charged or 0)
         correction = msgspec.structs.replace(entry, kind=EntryKind.ADJUST, nano_usd=difference, at_ns=at_ns)
-        if not self._sql.each(_INSERT_ENTRY, [entry_row(correction)])[0]:
+        if not self._sql.insert(_INSERT_ENTRY, [entry_row(correction)])[0]:
             return 0
         return difference
 
@@ -349,8 +349,7 @@ class SqlLedgerStore(Queries):
             )
             for webhook in ("", *watch.webhooks)
         ]
-        written = self._sql.each(_INSERT_ALERT, rows)
-        return 1 if written[0] else 0
+        return int(self._sql.insert(_INSERT_ALERT, rows)[0])
 
     @property
     def owner(self) -> str:
