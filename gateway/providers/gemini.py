@@ -15,8 +15,8 @@ from msgspec import Raw, Struct
 
 from gateway.providers.canonical_reply import decode_reply, embeddings_reply
 from gateway.providers.canonical_request import decode_member, read_embeddings
+from gateway.providers.gemini_facts import ERROR_TYPES
 from gateway.providers.gemini_reply import (
-    ERROR_TYPES,
     CanonicalStream,
     NativeStream,
     chat_from_wire,

@@ -1,281 +1,49 @@
-"""Gemini's replies and streams: read for what is measured, and turned into canonical ones.
+"""Gemini's replies and streams turned into canonical ones, or forwarded as they came."""
 
-A stream's events are whole replies, each with the counts so far. Some models name a finish reason in every event, so
-the reasons are held until the stream's end.
-
-Source: https://ai.google.dev/api/generate-content (GenerateContentResponse, FinishReason, UsageMetadata)
-"""
-
-from collections.abc import Sequence
-
-import msgspec
-from msgspec import UNSET, Raw, Struct, field, structs
+from msgspec import UNSET
 
 from gateway.providers.canonical_reply import (
     ChatChoice,
     ChunkWriter,
-    Function,
-    Image,
-    Logprobs,
     Message,
     TextChoice,
-    ToolCall,
-    arguments_text,
     chat_reply,
     completion_reply,
     decode_reply,
 )
-from gateway.providers.gemini_logprobs import LogprobsResult, logprobs_of
+from gateway.providers.gemini_facts import (
+    REPLY,
+    TOKEN_COUNT,
+    Reader,
+    candidates_of,
+    finish_reason,
+    is_blocked,
+    read_candidate,
+    usage_of,
+)
 from gateway.providers.spec import Endpoint
 from gateway.types.errors import ErrorType, UpstreamError
-from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent, StreamSummary
-from gateway.types.usage import Usage, service_tier
-
-_CONTENT_FILTER = frozenset(
-    {
-        "SAFETY",
-        "RECITATION",
-        "LANGUAGE",
-        "BLOCKLIST",
-        "PROHIBITED_CONTENT",
-        "SPII",
-        "IMAGE_SAFETY",
-        "IMAGE_PROHIBITED_CONTENT",
-        "IMAGE_RECITATION",
-        "ESCALATION",
-        "MODEL_ARMOR",
-    }
-)
-ERROR_TYPES = {
-    "INVALID_ARGUMENT": ErrorType.PROVIDER_INVALID_REQUEST,
-    "FAILED_PRECONDITION": ErrorType.PROVIDER_INVALID_REQUEST,
-    "OUT_OF_RANGE": ErrorType.PROVIDER_INVALID_REQUEST,
-    "UNAUTHENTICATED": ErrorType.PROVIDER_AUTH,
-    "PERMISSION_DENIED": ErrorType.PROVIDER_AUTH,
-    "NOT_FOUND": ErrorType.PROVIDER_NOT_FOUND,
-    "RESOURCE_EXHAUSTED": ErrorType.PROVIDER_RATE_LIMITED,
-    "UNAVAILABLE": ErrorType.PROVIDER_OVERLOADED,
-    "INTERNAL": ErrorType.PROVIDER_ERROR,
-    "UNKNOWN": ErrorType.PROVIDER_ERROR,
-    "DEADLINE_EXCEEDED": ErrorType.PROVIDER_ERROR,
-}
-"""What `error.status`, a google.rpc.Code, means."""
-_RETRYABLE = {"RESOURCE_EXHAUSTED": 429, "UNAVAILABLE": 503}
-
-
-# --- shapes -----------------------------------------------------------------------------------------------------
-
-
-class _FunctionCall(Struct, rename="camel"):
-    name: str = ""
-    id: str | None = None
-    args: Raw = Raw()
-    thought_signature: str | None = None
-
-
-class _Blob(Struct, rename="camel"):
-    mime_type: str = ""
-    data: str = ""
-
-
-class _Part(Struct, rename="camel"):
-    text: str | None = None
-    inline_data: _Blob | None = None
-    thought: bool = False
-    function_call: _FunctionCall | None = None
-    thought_signature: str | None = None
-
-
-class _Content(Struct):
-    parts: list[_Part] | None = None
-
-
-class _Grounding(Struct, rename="camel"):
-    web_search_queries: list[str] | None = None
-
-
-class _Candidate(Struct, rename="camel"):
-    content: _Content | None = None
-    finish_reason: str | None = None
-    index: int | None = None
-    logprobs_result: LogprobsResult | None = None
-    grounding_metadata: _Grounding | None = None
-
-
-class _Modality(Struct, rename="camel"):
-    modality: str = ""
-    token_count: int = 0
-
-
-class _UsageMetadata(Struct, rename="camel"):
-    prompt_token_count: int | None = None
-    candidates_token_count: int | None = None
-    thoughts_token_count: int | None = None
-    tool_use_prompt_token_count: int | None = None
-    cached_content_token_count: int | None = None
-    total_token_count: int | None = None
-    prompt_tokens_details: list[_Modality] | None = None
-    candidates_tokens_details: list[_Modality] | None = None
-    service_tier: str | None = None
-    traffic_type: str | None = None
-
-
-class _PromptFeedback(Struct, rename="camel"):
-    block_reason: str | None = None
-
-
-class _Error(Struct):
-    code: int = 0
-    message: str = "The provider reported an error inside its stream."
-    status: str = ""
-
-
-class _Reply(Struct, rename="camel"):
-    candidates: list[_Candidate] | None = None
-    usage_metadata: _UsageMetadata | None = None
-    prompt_feedback: _PromptFeedback | None = None
-    model_version: str | None = None
-    response_id: str | None = None
-    error: _Error | None = None
-
-
-class _TokenCount(Struct):
-    total_tokens: int = field(name="totalTokens")
-
-
-_REPLY = msgspec.json.Decoder(_Reply)
-_TOKEN_COUNT = msgspec.json.Decoder(_TokenCount)
-
-
-def _usage(reported: _UsageMetadata | None) -> Usage | None:
-    if reported is None or reported.prompt_token_count is None:
-        return None
-    tool_use = reported.tool_use_prompt_token_count or 0
-    generated = (reported.candidates_token_count, reported.thoughts_token_count)
-    output: int | None = sum(count or 0 for count in generated)
-    if generated == (None, None):
-        # Gemini leaves zeros out: the total tells whether nothing was generated, or nothing is known yet.
-        total = reported.total_token_count
-        output = None if total is None else max(0, total - reported.prompt_token_count - tool_use)
-    return Usage(
-        input_tokens=reported.prompt_token_count + tool_use,
-        output_tokens=output,
-        cache_read_tokens=reported.cached_content_token_count,
-        reasoning_tokens=reported.thoughts_token_count,
-        input_audio_tokens=_audio(reported.prompt_tokens_details),
-        output_audio_tokens=_audio(reported.candidates_tokens_details),
-        service_tier=service_tier(reported.service_tier) or service_tier(_kind_of_traffic(reported)),
-    )
-
-
-def _kind_of_traffic(reported: _UsageMetadata) -> str:
-    """Vertex AI's word for a tier: ON_DEMAND_PRIORITY is Gemini's `priority`."""
-    return (reported.traffic_type or "").removeprefix("ON_DEMAND_").removeprefix("TRAFFIC_TYPE_UNSPECIFIED")
-
-
-def _queries(reply: _Reply) -> set[str]:
-    """What was searched for; empty queries are not charged (https://ai.google.dev/gemini-api/docs/google-search)."""
-    grounded = [candidate.grounding_metadata for candidate in reply.candidates or ()]
-    return {query for found in grounded if found is not None for query in found.web_search_queries or () if query}
-
-
-def _with_searches(usage: Usage | None, queries: set[str], model: str) -> Usage | None:
-    """Grounding is charged by the query; up to Gemini 2.5, by the prompt."""
-    if usage is None or not queries:
-        return usage
-    by_prompt = model.startswith(("gemini-1", "gemini-2"))
-    return structs.replace(usage, web_searches=1 if by_prompt else len(queries))
-
-
-def _reply_usage(reply: _Reply, model: str) -> Usage | None:
-    return _with_searches(_usage(reply.usage_metadata), _queries(reply), model)
-
-
-def _audio(details: Sequence[_Modality] | None) -> int | None:
-    counts = [detail.token_count for detail in details or () if detail.modality == "AUDIO"]
-    return sum(counts) if counts else None
-
-
-def _finish_reason(reason: str, *, called: bool) -> str:
-    if reason == "MAX_TOKENS":
-        return "length"
-    if reason in _CONTENT_FILTER:
-        return "content_filter"
-    # Gemini says STOP for a turn that ends in calls.
-    return "tool_calls" if called else "stop"
-
-
-def _blocked(reply: _Reply) -> bool:
-    """A blocked prompt has no candidate, and says why."""
-    return not reply.candidates and reply.prompt_feedback is not None and bool(reply.prompt_feedback.block_reason)
-
-
-class _Piece(Struct):
-    """What one candidate said in one reply."""
-
-    content: str = ""
-    reasoning: str = ""
-    calls: list[ToolCall] = []
-    images: list[Image] = []
-    logprobs: Logprobs | None = None
-
-
-def _piece(
-    candidate: _Candidate,
-    request: ModelRequest,
-    index: int,
-    calls_before: int,
-    images_before: int = 0,
-    *,
-    stream: bool,
-) -> _Piece:
-    piece = _Piece(logprobs=logprobs_of(candidate.logprobs_result))
-    for part in (candidate.content.parts if candidate.content else None) or ():
-        if part.function_call is not None:
-            number = calls_before + len(piece.calls)
-            piece.calls.append(
-                _call(part, part.function_call, f"{request.request_id}_{index}_{number}", number, stream)
-            )
-        elif part.inline_data is not None:
-            blob = part.inline_data
-            if blob.mime_type.startswith("image/") and not part.thought:
-                piece.images.append(Image.inline(images_before + len(piece.images), blob.mime_type, blob.data))
-        elif part.thought:
-            piece.reasoning += part.text or ""
-        else:
-            piece.content += part.text or ""
-    return piece
-
-
-def _call(part: _Part, call: _FunctionCall, own_id: str, number: int, stream: bool) -> ToolCall:
-    signature = part.thought_signature or call.thought_signature
-    return ToolCall(
-        index=number if stream else UNSET,
-        id=call.id or f"call_{own_id}",
-        function=Function(name=call.name, arguments=arguments_text(call.args)),
-        thought_signature=signature or UNSET,
-    )
-
+from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent
+from gateway.types.usage import Usage
 
 # --- whole replies ----------------------------------------------------------------------------------------------
 
 
 def chat_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:
     """A chat completion: texts joined, thoughts as `reasoning_content`, a blocked prompt as a filtered choice."""
-    reply = decode_reply(_REPLY, body)
+    reply = decode_reply(REPLY, body)
     choices = []
-    for position, candidate in enumerate(reply.candidates or ()):
-        index = position if candidate.index is None else candidate.index
-        piece = _piece(candidate, request, index, 0, stream=False)
+    for index, candidate in candidates_of(reply):
+        piece = read_candidate(candidate, request, index, stream=False)
         message = Message(
             content=piece.content or None,
             reasoning_content=piece.reasoning or UNSET,
             images=piece.images or UNSET,
             tool_calls=piece.calls or UNSET,
         )
-        reason = _finish_reason(candidate.finish_reason or "STOP", called=bool(piece.calls))
+        reason = finish_reason(candidate.finish_reason or "STOP", called=bool(piece.calls))
         choices.append(ChatChoice(index=index, message=message, logprobs=piece.logprobs or UNSET, finish_reason=reason))
-    if _blocked(reply):
+    if is_blocked(reply):
         choices.append(ChatChoice(index=0, message=Message(), finish_reason="content_filter"))
     if not choices:
         raise _no_candidate()
@@ -283,7 +51,7 @@ def chat_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> Mo
         request,
         choices,
         model=endpoint.model,
-        usage=_reply_usage(reply, endpoint.model),
+        usage=usage_of(reply, endpoint.model),
         response_id=reply.response_id,
         response_model=reply.model_version,
     )
@@ -291,14 +59,13 @@ def chat_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> Mo
 
 def completion_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:
     """A text completion."""
-    reply = decode_reply(_REPLY, body)
+    reply = decode_reply(REPLY, body)
     choices = []
-    for position, candidate in enumerate(reply.candidates or ()):
-        index = position if candidate.index is None else candidate.index
-        text = _piece(candidate, request, index, 0, stream=False).content
-        reason = _finish_reason(candidate.finish_reason or "STOP", called=False)
+    for index, candidate in candidates_of(reply):
+        text = read_candidate(candidate, request, index, stream=False).content
+        reason = finish_reason(candidate.finish_reason or "STOP", called=False)
         choices.append(TextChoice(index=index, text=text, finish_reason=reason))
-    if _blocked(reply):
+    if is_blocked(reply):
         choices.append(TextChoice(index=0, text="", finish_reason="content_filter"))
     if not choices:
         raise _no_candidate()
@@ -306,7 +73,7 @@ def completion_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint)
         request,
         choices,
         model=endpoint.model,
-        usage=_reply_usage(reply, endpoint.model),
+        usage=usage_of(reply, endpoint.model),
         response_id=reply.response_id,
         response_model=reply.model_version,
     )
@@ -320,11 +87,11 @@ def _no_candidate() -> UpstreamError:
 def native_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:
     """What is measured of a `generateContent` or `countTokens` reply; the bytes stay."""
     if request.path_suffix.startswith(":countTokens"):
-        decode_reply(_TOKEN_COUNT, body)
+        decode_reply(TOKEN_COUNT, body)
         # Counting consumes no tokens, which is known and not a guess.
         return ModelReply(body=body, usage=Usage(input_tokens=0, output_tokens=0))
-    reply = decode_reply(_REPLY, body)
-    reader = _Reader(request)
+    reply = decode_reply(REPLY, body)
+    reader = Reader(request)
     reader.take(reply)
     summary = reader.summary
     return ModelReply(
@@ -340,76 +107,11 @@ def native_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> 
 # --- streams ----------------------------------------------------------------------------------------------------
 
 
-class _Reader:
-    """Takes a stream's replies and keeps its summary."""
-
-    def __init__(self, request: ModelRequest) -> None:
-        self.summary = StreamSummary()
-        self._request = request
-        self._queries: set[str] = set()
-        self._reasons: dict[int, str] = {}
-        self._calls: dict[int, int] = {}
-        self._images: dict[int, int] = {}
-
-    def read(self, data: bytes) -> list[tuple[int, _Piece]]:
-        """What each candidate says in one event; raises UpstreamError for an error and for data that is no reply."""
-        reply = decode_reply(_REPLY, data)
-        if reply.error is not None:
-            raise _stream_error(reply.error)
-        return self.take(reply)
-
-    def take(self, reply: _Reply) -> list[tuple[int, _Piece]]:
-        """Count one reply, and give what each candidate says in it."""
-        summary = self.summary
-        summary.response_id = summary.response_id or reply.response_id
-        summary.response_model = summary.response_model or reply.model_version
-        self._queries |= _queries(reply)
-        usage = _usage(reply.usage_metadata) or summary.usage
-        summary.usage = _with_searches(usage, self._queries, summary.response_model or "")
-        if _blocked(reply):
-            self._reasons[0] = "SAFETY"
-            summary.finished = True
-        pieces = []
-        for position, candidate in enumerate(reply.candidates or ()):
-            index = position if candidate.index is None else candidate.index
-            calls_before = self._calls.get(index, 0)
-            images_before = self._images.get(index, 0)
-            piece = _piece(candidate, self._request, index, calls_before, images_before, stream=True)
-            self._calls[index] = calls_before + len(piece.calls)
-            self._images[index] = images_before + len(piece.images)
-            if candidate.finish_reason:
-                self._reasons[index] = candidate.finish_reason
-                summary.finished = True
-            summary.output_chars += len(piece.content) + len(piece.reasoning)
-            summary.output_chars += sum(len(call.function.arguments or "") for call in piece.calls)
-            pieces.append((index, piece))
-        return pieces
-
-    def reasons(self) -> tuple[str, ...]:
-        """The canonical finish reasons so far, by choice."""
-        return tuple(reason for _, reason in self.finishes())
-
-    def finishes(self) -> list[tuple[int, str]]:
-        """(choice, canonical finish reason) so far."""
-        return [
-            (index, _finish_reason(reason, called=bool(self._calls.get(index))))
-            for index, reason in sorted(self._reasons.items())
-        ]
-
-
-def _stream_error(error: _Error) -> UpstreamError:
-    # Inside a stream an error has no status of its own; these two invite another try.
-    status = _RETRYABLE.get(error.status)
-    if status is None:
-        return UpstreamError(ErrorType.STREAM_ERROR, error.message)
-    return UpstreamError(ERROR_TYPES[error.status], error.message, retryable=True, status=status)
-
-
 class NativeStream:
     """Forwards a `streamGenerateContent` stream as it came (passthrough), and reads what is measured."""
 
     def __init__(self, request: ModelRequest, endpoint: Endpoint) -> None:
-        self._reader = _Reader(request)
+        self._reader = Reader(request)
         self.summary = self._reader.summary
 
     def feed(self, event: StreamEvent) -> bytes:
@@ -427,7 +129,7 @@ class CanonicalStream:
     """Turns a stream into chat chunks, or text chunks for a completion."""
 
     def __init__(self, request: ModelRequest, endpoint: Endpoint) -> None:
-        self._reader = _Reader(request)
+        self._reader = Reader(request)
         self.summary = self._reader.summary
         self._writer = ChunkWriter(request, endpoint.model)
 
