@@ -167,11 +167,13 @@ class LedgerFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a request under a hard budget may generate when it names no limit; sent upstream as its limit."""
     max_output_tokens: int = 131_072
     """The most that one choice of a request under a hard budget may generate, whatever it asks for."""
+    default_tool_calls: int = 5
+    """How often each of a vendor's own tools may run for a request under a hard budget that does not say; sent upstream."""
     max_pending: int = 100_000
     """Charges that may wait for their commit before new requests are refused."""
 
     def __post_init__(self) -> None:
-        for name in ("default_output_tokens", "max_output_tokens", "max_pending"):
+        for name in ("default_output_tokens", "max_output_tokens", "default_tool_calls", "max_pending"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
 

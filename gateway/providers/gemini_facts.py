@@ -167,11 +167,14 @@ def _queries(reply: Reply) -> set[str]:
 
 
 def _with_searches(usage: Usage | None, queries: set[str], model: str) -> Usage | None:
-    """Grounding is charged by the query; up to Gemini 2.5, by the prompt."""
     if usage is None or not queries:
         return usage
-    by_prompt = model.startswith(("gemini-1", "gemini-2"))
-    return structs.replace(usage, web_searches=1 if by_prompt else len(queries))
+    return structs.replace(usage, web_searches=1 if searches_by_prompt(model) else len(queries))
+
+
+def searches_by_prompt(model: str) -> bool:
+    """Whether a model's searches are charged once a prompt: up to Gemini 2.5. Later they are by the query."""
+    return model.startswith(("gemini-1", "gemini-2"))
 
 
 def usage_of(reply: Reply, model: str) -> Usage | None:

@@ -137,11 +137,18 @@ def _usage(reported: _Usage | None, tier: str | None = None, model: str | None =
 
 
 def _searches(reported: _Usage, model: str) -> int | None:
-    """The searches that are charged beside tokens: OpenAI's search models search once a request, and report it nowhere."""
+    """The searches that are charged beside tokens, as counted or, where the vendor does not count, as known."""
     counted = (reported.num_search_queries, reported.num_sources_used)
     if counted == (None, None):
-        return 1 if "-search-preview" in model or "-search-api" in model else None
+        return searches_by_itself(model) or None
     return sum(count or 0 for count in counted)
+
+
+def searches_by_itself(model: str) -> int | None:
+    """How often a model searches unasked; None where it decides: OpenAI's search models do once, and report it nowhere."""
+    if "-search-preview" in model or "-search-api" in model:
+        return 1
+    return None if "sonar-deep-research" in model else 0
 
 
 # --- whole replies ----------------------------------------------------------------------------------------------

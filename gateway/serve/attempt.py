@@ -71,8 +71,8 @@ class Attempts:
         admitted = clock.monotonic()
         observation.admit_s += admitted - begun
         try:
-            if hold is not None and hold.output_cap_tokens is not None:
-                request = capped(request, hold.output_cap_tokens, bound.target.provider)
+            if hold is not None:
+                request = capped(request, hold.caps, bound.target.provider)
             wire = codec.to_wire(request, bound.endpoint)
         except BaseException:
             self._accounts.release(hold)

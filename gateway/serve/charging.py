@@ -11,6 +11,8 @@ from math import ceil
 import msgspec
 from msgspec import Raw, Struct
 
+from gateway.serve.own_tools import limited, own_tools, positive
+from gateway.spend.ledger import Caps
 from gateway.spend.settle import ChargeFacts
 from gateway.store.spec import Payer
 from gateway.types.model_io import ModelRequest
@@ -58,10 +60,6 @@ _HOUR = b'"1h"'
 """How a cache mark says that it shall live an hour."""
 _ITEMS = msgspec.json.Decoder(list[Raw])
 _NULL = Raw(b"null")
-_TOOLS_TOKENS = 600
-"""Anthropic adds up to 530: https://docs.anthropic.com/en/docs/agents-and-tools/tool-use/overview#pricing."""
-_OWN_TOOL_TOKENS = 1_000
-"""A vendor's own tool has no schema in the request; Anthropic's are described in up to 735 tokens each."""
 _MOST = 1e9
 """Beyond this a count of answers no longer matters."""
 _NEW_CHAT_LIMIT = frozenset({"openai", "azure"})
@@ -114,7 +112,7 @@ def charge_facts(request: ModelRequest, payer: Payer, request_id: str, attempt: 
         images=images,
         max_tokens=max_tokens,
         choices=_choices(fields),
-        tool_tokens=_tool_tokens(fields),
+        tools=own_tools(request, payer.model),
         service_tier=_service_tier(fields),
         long_cache=long_cache,
     )
@@ -144,8 +142,16 @@ def _operation(request: ModelRequest) -> Operation:
     return Operation.COUNT_TOKENS if request.path_suffix in _COUNTS else request.operation
 
 
-def capped(request: ModelRequest, cap_tokens: int, provider: str) -> ModelRequest:
-    """The request with its limit on output tokens set to what is held."""
+def capped(request: ModelRequest, caps: Caps, provider: str) -> ModelRequest:
+    """The request with the limits that are held where its own are missing or beyond them."""
+    if caps.tool_calls is not None:
+        request = msgspec.structs.replace(request, fields=limited(request, caps.tool_calls))
+    if caps.output_tokens is not None:
+        request = _with_output_limit(request, caps.output_tokens, provider)
+    return request
+
+
+def _with_output_limit(request: ModelRequest, cap_tokens: int, provider: str) -> ModelRequest:
     fields = dict(request.fields)
     value = Raw(str(cap_tokens).encode())
     operation = request.operation
@@ -178,23 +184,8 @@ def _limit(given: Iterable[Raw]) -> int | None:
 
     Then all of them are written anew: what one provider refuses, another reads in its own way.
     """
-    limits = [_integer(raw) for raw in given if raw != _NULL]
-    if not limits or any(limit is None or limit < 1 for limit in limits):
-        return None
-    return max(limit for limit in limits if limit is not None)
-
-
-def _tool_tokens(fields: Mapping[str, Raw]) -> int:
-    """What vendors add for tools beside their text: instructions for using any, and their own tools' descriptions."""
-    raw = fields.get("tools")
-    if raw is None:
-        return 0
-    try:
-        tools = _ITEMS.decode(raw)
-    except msgspec.MsgspecError:
-        return 0
-    own = sum(b'schema"' not in bytes(tool) and b'parameters"' not in bytes(tool) for tool in tools)
-    return _TOOLS_TOKENS + own * _OWN_TOOL_TOKENS if tools else 0
+    limits = [positive(raw) for raw in given if raw != _NULL]
+    return None if None in limits else max((limit for limit in limits if limit is not None), default=None)
 
 
 def _choices(fields: Mapping[str, Raw]) -> int:
@@ -240,14 +231,3 @@ def _at_most(raw: Raw) -> int:
     except (msgspec.MsgspecError, ValueError):
         return 1
     return max(1, ceil(min(value, _MOST))) if value == value else 1  # noqa: PLR0124 - not a number
-
-
-def _integer(raw: Raw | None) -> int | None:
-    """A JSON integer, however large; anything else ("1e9", 1.5, null) is no limit."""
-    if raw is None:
-        return None
-    text = bytes(raw).strip()
-    # Beyond 30 digits the value no longer matters, and converting it would cost time.
-    if not text.lstrip(b"-").isdigit() or len(text) > 30:
-        return None
-    return int(text)

@@ -41,19 +41,25 @@ _NO_OUTPUT = frozenset({Operation.EMBEDDINGS, Operation.EMBED_CONTENT, Operation
 _MAX_BALANCES = 50_000
 
 
-class Hold(Struct, frozen=True, kw_only=True):
-    """Leave to make one attempt. `durable` holds have money reserved in the ledger until they are settled.
+class Caps(Struct, frozen=True, kw_only=True):
+    """Limits that must be sent upstream, as the hold covers no more; None where the request's own do.
 
-    `output_cap_tokens`, where given, must be sent upstream as the request's limit on output tokens: the hold covers
-    no more.
+    `tool_calls` is the limit of each of the vendor's own tools that the request does not limit.
     """
+
+    output_tokens: int | None = None
+    tool_calls: int | None = None
+
+
+class Hold(Struct, frozen=True, kw_only=True):
+    """Leave to make one attempt. `durable` holds have money reserved in the ledger until they are settled."""
 
     request_id: str
     attempt: int
     at_ns: int
     nano_usd: int = 0
     durable: bool = False
-    output_cap_tokens: int | None = None
+    caps: Caps = Caps()
     lease: Lease | None = None
     """Where the money is held, if the attempt has no hold of its own in the ledger."""
 
@@ -172,7 +178,10 @@ class Accounts:
             return Hold(request_id=facts.request_id, attempt=facts.attempt, at_ns=now_ns)
         cap = self._output_cap(facts)
         nano, version = self._bound(facts, cap, now_ns)
-        asked = None if facts.operation in _NO_OUTPUT or cap == facts.max_tokens else cap
+        caps = Caps(
+            output_tokens=None if facts.operation in _NO_OUTPUT or cap == facts.max_tokens else cap,
+            tool_calls=self._config.default_tool_calls if facts.tools.run else None,
+        )
         lease = None
         if nano:
             lease = await self._holds.reserve(
@@ -192,7 +201,7 @@ class Accounts:
             at_ns=now_ns,
             nano_usd=nano,
             durable=nano > 0,
-            output_cap_tokens=asked,
+            caps=caps,
             lease=lease,
         )
 
@@ -211,14 +220,20 @@ class Accounts:
                 "budget limits this request. Its operator can add one under `prices:`; an explicit 0 is a price.",
             )
         output = 0 if facts.operation in _NO_OUTPUT else cap * max(1, facts.choices)
+        calls = facts.tools.calls + facts.tools.unlimited * self._config.default_tool_calls
         nano = card.bound_nano_usd(
-            input_bound_tokens(facts), output, now_ns, service_tier=facts.service_tier, long_cache=facts.long_cache
+            input_bound_tokens(facts, calls, output),
+            output,
+            now_ns,
+            tool_calls=calls,
+            service_tier=facts.service_tier,
+            long_cache=facts.long_cache,
         )
         if nano > MAX_NANO_USD:
             raise PolicyError(
                 ErrorType.BUDGET_EXCEEDED,
-                f"This request could cost ${usd_text(nano)}, more than one request may. Ask for fewer output tokens "
-                "or choices.",
+                f"This request could cost ${usd_text(nano)}, more than one request may. Ask for fewer output tokens, "
+                "choices or calls of tools.",
             )
         return nano, card.at(now_ns).version
 

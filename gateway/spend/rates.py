@@ -140,10 +140,13 @@ class Row(Struct, frozen=True, kw_only=True):
         surcharge = -sum(amount for amount in differences if amount < 0)
         return saved // self.scale, -(-surcharge // self.scale)
 
-    def bound_nano_usd(self, input_tokens: int, output_tokens: int, *, long_cache: bool = False) -> int:
-        """The most that so many tokens can cost, whatever their kinds; `long_cache` where some may be kept an hour."""
+    def bound_nano_usd(
+        self, input_tokens: int, output_tokens: int, *, tool_calls: int = 0, long_cache: bool = False
+    ) -> int:
+        """The most that so many tokens and calls can cost, of whatever kinds; `long_cache` where some may be kept an hour."""
         dearest = max(self.dearest_input, self.cache_write_1h) if long_cache else self.dearest_input
         total = input_tokens * dearest + output_tokens * self.dearest_output + self.request
+        total += tool_calls * max(self.web_search or 0, self.file_search or 0)
         return -(-total // self.scale)
 
 
@@ -257,14 +260,21 @@ class RateCard(Struct, frozen=True, kw_only=True):
         return not service_tier or service_tier in self.served
 
     def bound_nano_usd(
-        self, input_tokens: int, output_tokens: int, at_ns: int, *, service_tier: str = "", long_cache: bool = False
+        self,
+        input_tokens: int,
+        output_tokens: int,
+        at_ns: int,
+        *,
+        tool_calls: int = 0,
+        service_tier: str = "",
+        long_cache: bool = False,
     ) -> int:
         """The most that an attempt begun at `at_ns` can cost: the dearest row that its input can reach.
 
         A request for a service tier may be served at the standard one instead, so both count.
         """
         return max(
-            row.bound_nano_usd(input_tokens, output_tokens, long_cache=long_cache)
+            row.bound_nano_usd(input_tokens, output_tokens, tool_calls=tool_calls, long_cache=long_cache)
             for tier in {"", service_tier}
             for row in self.at(at_ns, tier).tiers.reachable(input_tokens)
         )

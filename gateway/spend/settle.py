@@ -24,6 +24,14 @@ REQUEST_TOKENS = 64
 """Upper bound of what a chat format adds to a request, in tokens."""
 IMAGE_TOKENS = 6_000
 """Upper bound of an image that is given by its address, in input tokens."""
+TOOLS_TOKENS = 600
+"""What a vendor adds for using tools at all; Anthropic up to 530:
+https://docs.anthropic.com/en/docs/agents-and-tools/tool-use/overview#pricing."""
+DESCRIBED_TOOL_TOKENS = 1_000
+"""A tool that the vendor describes has no schema in the request; Anthropic's take up to 735 tokens each."""
+RESULT_TOKENS = 16_000
+"""What a call of a vendor's own tool brings the model to read: 20 pieces of 800 tokens of a file, or a search of the
+web, which OpenAI charges its smaller models as 8,000: https://platform.openai.com/docs/pricing."""
 MAX_TOKENS = 10**12
 """A count above this is a provider's mistake; it is taken as this."""
 
@@ -40,6 +48,29 @@ class Ending(StrEnum):
     DRAINED = "drained"
     CUT = "cut"
     NO_ANSWER = "no_answer"
+
+
+class OwnTools(Struct, frozen=True, kw_only=True):
+    """The tools that a request offers, and how often its vendor may run those that are its own.
+
+    `calls` sums up the limits that the caller set; `unlimited` counts those that it left out, or that the vendor has no
+    field for. A call brings `result_tokens` at most.
+    """
+
+    offered: int = 0
+    described: int = 0
+    """How many the vendor describes to the model, beside what the request says of them."""
+    calls: int = 0
+    unlimited: int = 0
+    result_tokens: int = RESULT_TOKENS
+
+    @property
+    def run(self) -> bool:
+        """Whether the vendor runs any."""
+        return bool(self.calls or self.unlimited)
+
+
+NO_TOOLS = OwnTools()
 
 
 class ChargeFacts(Struct, frozen=True, kw_only=True):
@@ -59,18 +90,25 @@ class ChargeFacts(Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     """The caller's limit on output tokens, None where it gave none that is a number."""
     choices: int = 1
-    tool_tokens: int = 0
-    """The most that the provider adds to the input for the tools that the request offers."""
+    tools: OwnTools = NO_TOOLS
     service_tier: str = ""
     """The service tier that the request asks for, "" for the standard one."""
     long_cache: bool = False
     """Whether it may write to a cache that lives an hour."""
 
 
-def input_bound_tokens(facts: ChargeFacts) -> int:
-    """The most input tokens that the request can be: no tokenizer makes more tokens than bytes."""
-    of_chat = facts.messages * MESSAGE_TOKENS + REQUEST_TOKENS + facts.tool_tokens
-    return facts.input_bytes + facts.images * IMAGE_TOKENS + of_chat
+def input_bound_tokens(facts: ChargeFacts, tool_calls: int = 0, output_tokens: int = 0) -> int:
+    """The most input tokens that the request can be: no tokenizer makes more tokens than bytes.
+
+    After each call of the vendor's own tools the model reads everything again: the request, what it has written of its
+    `output_tokens`, and all results so far.
+    """
+    tools = facts.tools
+    request = facts.input_bytes + facts.images * IMAGE_TOKENS + facts.messages * MESSAGE_TOKENS + REQUEST_TOKENS
+    if tools.offered:
+        request += TOOLS_TOKENS + tools.described * DESCRIBED_TOOL_TOKENS
+    results = tool_calls * (tool_calls + 1) // 2 * tools.result_tokens
+    return request * (tool_calls + 1) + output_tokens * tool_calls + results
 
 
 def input_estimate_tokens(facts: ChargeFacts) -> int:

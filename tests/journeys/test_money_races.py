@@ -34,7 +34,7 @@ from tests.store.postgres_server import PostgresServer
 
 # One nano-dollar a token in and ten out: $0.001 and $0.01 per million.
 PRICES = [
-    {"model": model, "input_usd_per_mtok": 0.001, "output_usd_per_mtok": 0.01}
+    {"model": model, "input_usd_per_mtok": 0.001, "output_usd_per_mtok": 0.01, "web_search_usd": 0.001}
     for model in ("gpt-4o-mini", "gpt-3.5-turbo-instruct", "claude-sonnet-4-5", "gemini-2.5-flash")
 ]
 KEYS = [{"secret": f"gwk_k{n}_0123456789abcdef", "team": f"team{n % 2}"} for n in range(4)]
@@ -165,6 +165,8 @@ async def test_what_is_not_used_comes_back(
 
 # --- hostile limits ---------------------------------------------------------------------------------------------
 
+LEFT_TO_THE_VENDOR = 5
+"""Calls of tools that no request can limit, of a vendor that makes as many as are held."""
 HUGE = 10**6
 """Tokens that a model generates when nothing stops it."""
 NUMBERS = ["-1", "0", "1000000000000", '"1e9"', '"1000000"', "1e9", "1.5", "null", "true", "[]", "{}", "9" * 40, None]
@@ -204,15 +206,35 @@ def used_by(request: RecordedRequest) -> int:
     return generates(limits, choices, prompts)
 
 
+def tool_calls(body: dict[str, Any]) -> tuple[int, int]:
+    """How often the greediest provider runs its own tools, and what each call brings: all that the request allows."""
+    own = [tool for tool in body.get("tools", ()) if "functionDeclarations" not in tool and "input_schema" not in tool]
+    if not own:
+        return 0, 0
+    brings = max(tool.get("max_content_tokens", 16_000) for tool in own)
+    if "contents" in body:
+        # Up to Gemini 2.5 a search costs by the prompt, and what it finds is not charged.
+        return (1 if "earch" in str(own) else LEFT_TO_THE_VENDOR), brings
+    limits = [body.get("max_tool_calls")] if "input" in body else [tool.get("max_uses") for tool in own]
+    return sum(limit if type(limit) is int and limit > 0 else 1000 for limit in limits), brings
+
+
 def greedy(request: RecordedRequest, gate: asyncio.Event) -> Reply:
-    """A reply of that many tokens, and of an input token a byte, in the shape of the API that was asked."""
-    said = [value for name, value in request.json().items() if name in {"messages", "prompt", "input", "contents"}]
-    given, used = len(json.dumps(said).encode()), used_by(request)
+    """A reply of that many tokens, and of an input token a byte, in the shape of the API that was asked.
+
+    After each call of a tool the model reads everything again.
+    """
+    body = request.json()
+    said = [value for name, value in body.items() if name in {"messages", "prompt", "input", "contents", "tools"}]
+    used = used_by(request)
+    calls, brings = tool_calls(body)
+    given = len(json.dumps(said).encode()) * (calls + 1) + used * calls + brings * calls * (calls + 1) // 2
     if request.path.endswith("/responses"):
         usage = {"input_tokens": given, "output_tokens": used, "total_tokens": given + used}
-        reply = {"id": "r", "object": "response", "status": "completed", "output": [], "usage": usage}
+        searches = [{"type": "web_search_call", "id": "w", "status": "completed"}] * calls
+        reply = {"id": "r", "object": "response", "status": "completed", "output": searches, "usage": usage}
     elif request.path.endswith("/messages"):
-        usage = {"input_tokens": given, "output_tokens": used}
+        usage = {"input_tokens": given, "output_tokens": used, "server_tool_use": {"web_search_requests": calls}}
         reply = {
             "id": "m", "type": "message", "role": "assistant", "model": "m", "content": [{"type": "text", "text": "x"}],
             "stop_reason": "end_turn", "usage": usage,
@@ -220,8 +242,9 @@ def greedy(request: RecordedRequest, gate: asyncio.Event) -> Reply:
     elif "models/" in request.path:
         usage = {"promptTokenCount": given, "candidatesTokenCount": used, "totalTokenCount": given + used}
         content = {"parts": [{"text": "x"}], "role": "model"}
-        candidate = {"content": content, "finishReason": "STOP", "index": 0}
-        reply = {"candidates": [candidate], "usageMetadata": usage}
+        grounding = {"webSearchQueries": ["one", "two"] if calls else []}
+        candidate = {"content": content, "finishReason": "STOP", "index": 0, "groundingMetadata": grounding}
+        reply = {"candidates": [candidate], "usageMetadata": usage, "modelVersion": "gemini-2.5-flash"}
     else:
         choice = {"index": 0, "finish_reason": "stop", "text": "x", "message": {"role": "assistant", "content": "x"}}
         reply = {"id": "c", "model": "m", "choices": [choice], "usage": openai_usage(given, used)}
@@ -267,6 +290,15 @@ def hostile() -> list[tuple[str, bytes]]:
             asked.append(
                 ("/endpoints/gemini/invocations", spelled({"messages": SAID, "max_tokens": 5}, generationConfig=inside))
             )
+    for value in NUMBERS:
+        search = spelled({"type": "web_search_20250305", "name": "s", "schema": 1}, max_uses=value).decode()
+        fetch = spelled({"type": "web_fetch_20250910", "name": "f"}, max_content_tokens=value).decode()
+        body = {"model": "claude", "messages": SAID, "max_tokens": 5}
+        asked.append(("/v1/messages", spelled(body, tools=f"[{search}, {fetch}]")))
+        body = {"model": "chat", "input": "x", "max_output_tokens": 5, "tools": [{"type": "web_search"}]}
+        asked.append(("/v1/responses", spelled(body, max_tool_calls=value)))
+    for tool in ("google_search", "googleSearch", "urlContext"):
+        asked.append(("/v1beta/models/gemini:generateContent", spelled({"contents": CONTENTS, "tools": [{tool: {}}]})))
     for prompt in (["x"] * 40, [[1, 2, 3]] * 40, list(range(40)), []):
         asked.append(("/v1/completions", spelled({"model": "completions", "prompt": prompt, "max_tokens": 500})))
     return asked
@@ -292,7 +324,7 @@ async def test_no_spelling_of_a_limit_overshoots(upstream: ScriptedUpstream, sta
         reply = await asked
         await gateway.records.wait(number)
         if upstream.hits == hits:
-            assert reply.status_code in {400, 422}, (path, body, reply.text)
+            assert reply.status_code in {400, 422, 429}, (path, body, reply.text)
             continue
         assert reply.status_code == 200, (path, body, reply.text)
         served += 1

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from gateway.serve.charging import capped, charge_facts, payer_of
+from gateway.spend.ledger import Caps
 from gateway.spend.settle import IMAGE_TOKENS, input_bound_tokens
 from gateway.types.model_io import ModelRequest
 from gateway.types.records import Caller
@@ -150,13 +151,13 @@ def test_the_cap_goes_upstream(
     operation: Operation, provider: str, body: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     """What is held is what the provider is told, in every spelling that the request uses."""
-    assert sent(capped(request(operation, **body), 7, provider)) == expected
+    assert sent(capped(request(operation, **body), Caps(output_tokens=7), provider)) == expected
 
 
 @pytest.mark.parametrize("operation", list(Operation))
 def test_a_capped_request_is_held_at_its_cap(operation: Operation) -> None:
     """Reading a capped request again gives the cap: the two functions agree for every operation."""
-    again = charge_facts(capped(request(operation), 7, "openai"), PAYER, "r", 1)
+    again = charge_facts(capped(request(operation), Caps(output_tokens=7), "openai"), PAYER, "r", 1)
     generates_nothing = {Operation.EMBEDDINGS, Operation.EMBED_CONTENT, Operation.COUNT_TOKENS}
     assert again.max_tokens == (None if operation in generates_nothing else 7)
 
@@ -184,10 +185,9 @@ def test_tools_bring_tokens_that_the_request_does_not_show() -> None:
     """Using any tool adds the vendor's instructions, and its own tools their descriptions, to what is held."""
     custom = {"name": "now", "input_schema": {"type": "object"}}
     own = {"type": "bash_20250124", "name": "bash"}
-    without = charge_facts(request(Operation.MESSAGES, tools=[]), PAYER, "r", 1)
-    one = charge_facts(request(Operation.MESSAGES, tools=[custom]), PAYER, "r", 1)
-    both = charge_facts(request(Operation.MESSAGES, tools=[custom, own]), PAYER, "r", 1)
-    assert without.tool_tokens == 0
-    assert one.tool_tokens >= 530
-    assert both.tool_tokens >= one.tool_tokens + 735
-    assert input_bound_tokens(both) >= both.input_bytes + both.tool_tokens
+    without, one, both = (
+        charge_facts(request(Operation.MESSAGES, tools=tools), PAYER, "r", 1) for tools in ([], [custom], [custom, own])
+    )
+    added = [input_bound_tokens(facts) - facts.input_bytes for facts in (without, one, both)]
+    assert added[1] >= added[0] + 530
+    assert added[2] >= added[1] + 735

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from gateway.spend.ledger import Accounts, Hold
-from gateway.spend.settle import ChargeFacts, Ending
+from gateway.spend.settle import ChargeFacts, Ending, OwnTools
 from gateway.store.spec import Committed, LedgerStore, Op, StoreError
 from gateway.types.errors import ErrorType, PolicyError, ServiceError
 from gateway.types.records import Basis
@@ -153,7 +153,24 @@ async def test_a_hostile_limit_on_tokens_is_held_at_what_is_sent(
     accounts = await open_accounts(budget(10**15))
     hold = await accounts.admit(facts("r", max_tokens=max_tokens, choices=choices))
     assert hold is not None
-    assert (hold.output_cap_tokens, hold.nano_usd) == (cap, 1016 + 10 * output_tokens)
+    assert (hold.caps.output_tokens, hold.nano_usd) == (cap, 1016 + 10 * output_tokens)
+
+
+async def test_calls_of_the_vendors_own_tools_are_held(open_accounts: OpenAccounts) -> None:
+    """Those that the caller limited at its limits, the others at the configured one; with all that the model reads anew."""
+    accounts = await open_accounts(budget(10**15), default_tool_calls=2)
+    for name, calls, unlimited, sent in (
+        ("none", 0, 0, None),
+        ("said", 3, 0, 2),
+        ("unsaid", 0, 1, 2),
+        ("both", 1, 1, 2),
+    ):
+        tools = OwnTools(calls=calls, unlimited=unlimited, result_tokens=1000)
+        hold = await accounts.admit(facts(name, tools=tools))
+        assert hold is not None
+        runs = calls + 2 * unlimited
+        reads = 1016 * (runs + 1) + 100 * runs + 1000 * sum(range(runs + 1))
+        assert (hold.nano_usd, hold.caps.tool_calls) == (reads + 1000, sent)
 
 
 async def test_more_than_any_request_may_cost_is_refused(open_accounts: OpenAccounts) -> None:
@@ -482,7 +499,7 @@ async def test_embeddings_hold_no_output(open_accounts: OpenAccounts) -> None:
     what = facts("r", operation=Operation.EMBEDDINGS, max_tokens=None)
     hold = await accounts.admit(what)
     assert hold is not None
-    assert (hold.nano_usd, hold.output_cap_tokens) == (1016, None)
+    assert (hold.nano_usd, hold.caps.output_tokens) == (1016, None)
     cost, _ = accounts.price(what, Ending.COMPLETE, Usage(input_tokens=7), at_ns=NOON_NS)
     assert (cost.nano_usd, cost.basis) == (7, Basis.PROVIDER_USAGE)
     accounts.release(hold)
