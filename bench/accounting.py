@@ -116,12 +116,10 @@ async def measure(kind: str, folder: Path, seconds: float, postgres: Secret | No
     accounts = Accounts(lambda: open_ledger(config, folder, os.environ), prices, book, config, clock)
     await accounts.start()
     waits_s: list[float] = []
-    # A ledger in PostgreSQL may have seen other runs.
-    run = clock.now_ns()
 
     async def one(name: str) -> None:
         facts = ChargeFacts(
-            request_id=f"{run}-{name}", attempt=1, payer=_PAYER, operation=Operation.CHAT, input_bytes=4_000, messages=3,
+            request_id=f"{clock.now_ns()}-{name}", attempt=1, payer=_PAYER, operation=Operation.CHAT, input_bytes=4_000, messages=3,
             max_tokens=200,
         )  # fmt: skip
         began_s = time.perf_counter()
