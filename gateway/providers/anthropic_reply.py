@@ -220,8 +220,13 @@ def message_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) ->
         response_model=reply.model,
         response_id=reply.id,
         finish_reasons=(_finish_reason(reply.stop_reason),) if reply.stop_reason else (),
-        output_chars=0 if usage else sum(len(b.text or b.thinking or "") for b in reply.content),
+        output_chars=0 if usage else sum(map(_chars, reply.content)),
     )
+
+
+def _chars(block: _Block) -> int:
+    """How many characters were generated for a whole block."""
+    return len(block.text or block.thinking or block.name or "") + len(bytes(block.input))
 
 
 def token_count_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:
@@ -269,6 +274,8 @@ class _Reader:
                 # The output is still to come: what stands here is where counting starts, not a count of the reply.
                 self._reported.output_tokens = None
                 summary.usage = _usage(self._reported)
+            case "content_block_start" if event.content_block is not None:
+                summary.output_chars += len(event.content_block.text or event.content_block.name or "")
             case "content_block_delta" if event.delta is not None:
                 delta = event.delta
                 summary.output_chars += len(delta.text or delta.thinking or delta.partial_json or "")
@@ -349,7 +356,6 @@ class ChatStream:
 
     def _begin(self, index: int, block: _Block) -> bytes:
         if block.type == "text" and block.text:
-            self.summary.output_chars += len(block.text)
             return self._writer.delta(content=block.text)
         if block.type in _THOUGHTS:
             self._thought = block

@@ -269,6 +269,7 @@ class ConverseStream:
     def _call_begins(self, block: int, tool_use: _ToolUseStart) -> bytes:
         index = self._calls[block] = len(self._calls)
         self._without_input.add(block)
+        self.summary.output_chars += len(tool_use.name)
         function = Function(name=tool_use.name, arguments="")
         return self._writer.delta(tool_calls=[ToolCall(index=index, id=tool_use.tool_use_id, function=function)])
 

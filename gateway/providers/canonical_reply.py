@@ -40,6 +40,11 @@ class Function(Struct, frozen=True):
     name: str | UnsetType = UNSET
     arguments: str | UnsetType = UNSET
 
+    @property
+    def chars(self) -> int:
+        """How many characters were generated for it."""
+        return len(self.name or "") + len(self.arguments or "")
+
 
 def arguments_text(arguments: msgspec.Raw) -> str:
     """A call's arguments, which vendors send as JSON and OpenAI's callers read as text.
@@ -257,7 +262,7 @@ def chat_reply(
 
 def _message_chars(message: Message) -> int:
     chars = len(message.content or "") + len(message.reasoning_content or "")
-    return chars + sum(len(call.function.arguments or "") for call in message.tool_calls or ())
+    return chars + sum(call.function.chars for call in message.tool_calls or ())
 
 
 def completion_reply(

@@ -327,7 +327,7 @@ class CohereStream:
         return self._writer.delta(content=text or None, reasoning_content=thought or None)
 
     def _call(self, read: _Event, call: _Call) -> bytes:
-        self.summary.output_chars += len(call.function.arguments)
+        self.summary.output_chars += len(call.function.name) + len(call.function.arguments)
         if read.type == "tool-call-start":
             index = self._calls[read.index] = len(self._calls)
             if not call.function.arguments:

@@ -309,7 +309,7 @@ class Reader:
                 self._reasons[index] = candidate.finish_reason
                 summary.finished = True
             summary.output_chars += len(piece.content) + len(piece.reasoning)
-            summary.output_chars += sum(len(call.function.arguments or "") for call in piece.calls)
+            summary.output_chars += sum(call.function.chars for call in piece.calls)
             pieces.append((index, piece))
         return pieces
 

@@ -173,12 +173,49 @@ class _EmbeddingsReply(Struct):
     usage: _Usage | None = None
 
 
-class _ContentMessage(Struct):
+class _Called(Struct, frozen=True):
+    name: str | None = None
+    arguments: str | None = None
+    input: str | None = None
+
+    @property
+    def chars(self) -> int:
+        return len(self.name or "") + len(self.arguments or self.input or "")
+
+
+_NOT_CALLED = _Called()
+
+
+class _Call(Struct):
+    function: _Called = _NOT_CALLED
+    custom: _Called = _NOT_CALLED
+
+
+class _Said(Struct):
+    """A message, or a streamed piece of one. Some servers write their thoughts into two members."""
+
     content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    tool_calls: list[_Call] | None = None
+    function_call: _Called | None = None
+
+    @property
+    def chars(self) -> int:
+        """How many characters were generated for it."""
+        chars = len(self.content or "")
+        if thought := self.reasoning_content or self.reasoning:
+            chars += len(thought)
+        if self.refusal:
+            chars += len(self.refusal)
+        if self.tool_calls:
+            chars += sum(call.function.chars + call.custom.chars for call in self.tool_calls)
+        return chars if self.function_call is None else chars + self.function_call.chars
 
 
 class _ContentChoice(Struct):
-    message: _ContentMessage | None = None
+    message: _Said | None = None
     text: str | None = None
 
 
@@ -214,7 +251,7 @@ def _content_chars(body: bytes) -> int:
         reply = _CONTENT_REPLY.decode(body)
     except msgspec.MsgspecError:
         return len(body)
-    return sum(len(choice.text or (choice.message and choice.message.content) or "") for choice in reply.choices)
+    return sum(choice.message.chars if choice.message else len(choice.text or "") for choice in reply.choices)
 
 
 def embeddings_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:
@@ -229,13 +266,8 @@ def embeddings_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint)
 # --- streams ----------------------------------------------------------------------------------------------------
 
 
-class _Delta(Struct):
-    content: str | None = None
-    reasoning_content: str | None = None
-
-
 class _StreamChoice(Struct):
-    delta: _Delta | None = None
+    delta: _Said | None = None
     text: str | None = None
     finish_reason: str | None = None
 
@@ -319,7 +351,7 @@ class OpenAIStream:
             return event.raw if reported is None or self._keep_usage_chunk else b""
         for choice in chunk.choices:
             if choice.delta is not None:
-                summary.output_chars += len(choice.delta.content or "") + len(choice.delta.reasoning_content or "")
+                summary.output_chars += choice.delta.chars
             elif choice.text:
                 summary.output_chars += len(choice.text)
             if choice.finish_reason:

@@ -67,6 +67,7 @@ class _Action(Struct):
 
 class _Item(Struct):
     type: str = ""
+    name: str | None = None
     action: Raw = Raw()
 
 
@@ -93,6 +94,7 @@ class _Response(Struct):
 class _Event(Struct):
     type: str
     response: _Response | None = None
+    item: _Item | None = None
     delta: Raw = Raw()
     code: str | None = None
     message: str | None = None
@@ -108,7 +110,14 @@ class _Text(Struct):
 
 class _ContentItem(Struct):
     content: list[_Text] | None = None
+    name: str | None = None
     arguments: str | None = None
+    input: str | None = None
+
+    @property
+    def chars(self) -> int:
+        text = sum(len(part.text or "") for part in self.content or ())
+        return text + len(self.name or "") + len(self.arguments or self.input or "")
 
 
 class _Content(Struct):
@@ -189,8 +198,7 @@ def _content_chars(body: bytes) -> int:
         response = _CONTENT.decode(body)
     except msgspec.MsgspecError:
         return len(body)
-    parts = [part for item in response.output for part in item.content or ()]
-    return sum(len(part.text or "") for part in parts) + sum(len(item.arguments or "") for item in response.output)
+    return sum(item.chars for item in response.output)
 
 
 class ResponsesStream:
@@ -215,6 +223,8 @@ class ResponsesStream:
             case "response.completed" | "response.incomplete" if read.response is not None:
                 summary.finish_reasons = _finish_reasons(read.response)
                 summary.finished = True
+            case "response.output_item.added" if read.item is not None:
+                summary.output_chars += len(read.item.name or "")
             case _ if bytes(read.delta).startswith(b'"'):
                 summary.output_chars += len(decode_measured(_TEXT, bytes(read.delta)))
         return event.raw

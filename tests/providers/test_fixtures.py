@@ -111,6 +111,8 @@ def test_a_stream_is_translated(case: Case) -> None:
     if case.canonical:
         chunks = chunks_of(output)
         assert chunks == case.json("chunks.json")
+        # More where thoughts are kept from a caller who asked for a completion.
+        assert summary.output_chars >= sum(map(generated_chars, chunks))
         for chunk in chunks:
             if case.file.operation is Operation.CHAT:
                 ChatCompletionChunk.model_validate(chunk)
@@ -168,6 +170,18 @@ def facts(read: ModelReply | StreamSummary) -> dict[str, Any]:
         "response_id": read.response_id,
         "finish_reasons": list(read.finish_reasons),
     }
+
+
+def generated_chars(chunk: dict[str, Any]) -> int:
+    """The characters that a model generated for a chunk: of text, thought, refusal, and calls with their arguments."""
+    chars = 0
+    for choice in chunk["choices"]:
+        delta = choice.get("delta", choice)
+        said = [delta.get(name) for name in ("text", "content", "reasoning_content", "refusal")]
+        functions = [call["function"] for call in delta.get("tool_calls", ())] + [delta.get("function_call", {})]
+        said += [function.get(name) for function in functions for name in ("name", "arguments")]
+        chars += sum(len(text) for text in said if text and text != "{}")
+    return chars
 
 
 def decode(case: Case, pieces: list[bytes]) -> list[StreamEvent]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.types.errors import ErrorType, UpstreamError
-from gateway.types.model_io import ModelReply
+from gateway.types.model_io import ModelReply, StreamEvent
 from tests.conftest import StartGateway
 from tests.openai_replies import SSE_DONE, sse
 from tests.providers.cases import CASES, Case
@@ -112,3 +112,29 @@ async def test_a_message_with_odd_members_passes(upstream: ScriptedUpstream, sta
     assert (attempt.usage.input_tokens, attempt.usage.output_tokens) == (9, 3)
     translated = await gateway.client.post("/v1/chat/completions", json={"model": "chat", "messages": SAID})
     assert (translated.status_code, translated.json()["error"]["code"]) == (502, "unreadable_reply")
+
+
+@pytest.mark.parametrize(
+    ("said", "chars"),
+    [
+        ({"content": "Hello"}, 5),
+        ({"content": "Hello", "reasoning_content": "Hmm", "reasoning": "Hmm"}, 8),
+        ({"content": None, "reasoning": "Hmm"}, 3),
+        ({"content": None, "refusal": "No."}, 3),
+        ({"content": "", "tool_calls": [{"function": {"name": "now", "arguments": '{"a":1}'}}]}, 10),
+        ({"content": "Hello", "tool_calls": [{"index": 1, "function": {"arguments": '{"a"'}}]}, 9),
+        ({"tool_calls": [{"type": "custom", "custom": {"name": "now", "input": "x"}}]}, 4),
+        ({"content": None, "function_call": {"name": "now", "arguments": "{}"}}, 5),
+        ({"role": "assistant"}, 0),
+    ],
+)
+def test_all_that_a_model_generates_counts_as_output(said: dict[str, Any], chars: int) -> None:
+    """Where a provider counts nothing, thoughts, refusals and calls are counted like text, streamed and whole."""
+    assert _read({"choices": [{"message": said}]}).output_chars == chars
+    case = _case("openai/chat_stream")
+    open_stream = case.codec().open_stream
+    assert open_stream is not None
+    stream = open_stream(case.request(streaming=True), case.endpoint())
+    data = json.dumps({"choices": [{"delta": said}]}).encode()
+    stream.feed(StreamEvent(data, data))
+    assert stream.summary.output_chars == chars
