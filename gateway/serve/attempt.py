@@ -29,7 +29,6 @@ from gateway.upstream.client import UpstreamClient
 from gateway.upstream.framing import SseDecoder
 from gateway.upstream.ndjson import NdjsonDecoder
 from gateway.upstream.pool import Exchange
-from gateway.upstream.rate_limits import remaining
 
 
 class Attempts:
@@ -220,7 +219,7 @@ class _Trial:
         return exchange
 
     def _answered(self, exchange: Exchange) -> None:
-        self._attempt.answered(exchange.status, exchange.connect_s, remaining(exchange.headers))
+        self._attempt.answered(exchange.status, exchange.headers, exchange.connect_s)
 
     async def _read(self, exchange: Exchange) -> ModelReply:
         attempt = self._attempt

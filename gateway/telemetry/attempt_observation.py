@@ -1,6 +1,6 @@
 """One upstream try while it runs: its clocks, what is learned of the reply, and at its end the record."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from msgspec import Struct, structs
@@ -9,7 +9,6 @@ from gateway.telemetry.observer import Observer
 from gateway.telemetry.redact import public_url
 from gateway.types.errors import ErrorType, GatewayError, Outcome, UpstreamError
 from gateway.types.model_io import ModelRequest
-from gateway.types.rate_limits import Remaining
 from gateway.types.records import (
     NO_PARAMETERS,
     AttemptKind,
@@ -144,21 +143,20 @@ class AttemptObservation:
         self._http_span_id = self._observer.rng.getrandbits(64) or 1
         self._http_start_ns = self.start_ns + int((self._observer.clock.monotonic() - self._start) * 1e9)
 
-    def answered(self, status: int, connect_s: float | None = None, remaining: Remaining = ()) -> None:
+    def answered(self, status: int, headers: Mapping[str, str], connect_s: float | None = None) -> None:
         """The reply's headers came.
 
         Args:
             status: of the reply.
+            headers: of the reply; what they say is left of the provider's rate limits is shown.
             connect_s: how long its connection took to open; None where it was open already.
-            remaining: what the headers say is left of the provider's rate limits.
         """
         elapsed_s = self._observer.clock.monotonic() - self._start
         self._http_end_ns = self.start_ns + int(elapsed_s * 1e9)
         self.status_code = status
         self.first_byte_s = elapsed_s
         self.connect_s = connect_s
-        if remaining:
-            self._observer.on_remaining(self._facts.provider, self._facts.request_model, remaining)
+        self._observer.on_answer(self._facts.provider, self._facts.request_model, headers)
 
     def unanswered(self, connect_s: float | None = None) -> None:
         """The exchange failed without headers; `connect_s` as above, until connecting failed where it did."""

@@ -6,14 +6,13 @@ No provider call happens outside `observe_attempt`: upstream hits = attempt reco
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from gateway.telemetry.content import ContentMaker
 from gateway.telemetry.redact import Redactor
 from gateway.types.clock import Clock, Rng
 from gateway.types.model_io import ModelRequest
-from gateway.types.rate_limits import Remaining
 from gateway.types.records import Content, RequestRecord, TraceContext
 from gateway.types.route import ContentCapture
 
@@ -47,7 +46,7 @@ class Observer:
 
     Args:
         sample: whether the spans of a trace are exported; called once a request with the trace id and the path template.
-        on_remaining: told a target's provider and model and what a reply said is left of its rate limits.
+        on_answer: told a target's provider and model, and the headers of its reply.
         on_sink_error: told the name of a sink that failed.
         trusts: whether the trace of a caller at an address is continued; otherwise it is linked.
         reads_traceparent: do either.
@@ -61,7 +60,7 @@ class Observer:
         rng: Rng,
         sample: Callable[[int, str], bool],
         in_flight: InFlight,
-        on_remaining: Callable[[str, str, Remaining], None],
+        on_answer: Callable[[str, str, Mapping[str, str]], None],
         on_sink_error: Callable[[str], None],
         trusts: Callable[[str], bool],
         reads_traceparent: bool = True,
@@ -72,7 +71,7 @@ class Observer:
         self.clock = clock
         self.rng = rng
         self.in_flight = in_flight
-        self.on_remaining = on_remaining
+        self.on_answer = on_answer
         self.http_spans = http_spans
         self.redactor = redactor or Redactor()
         self._contents = ContentMaker(self.redactor)

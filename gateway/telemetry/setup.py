@@ -153,7 +153,7 @@ class Telemetry:
             rng=rng,
             sample=self._sample,
             in_flight=self.metrics,
-            on_remaining=limits.told,
+            on_answer=limits.answered,
             on_sink_error=lambda sink: self.metrics.counter(names.SINK_ERRORS, sink).inc(),
             trusts=trusting(file.trust_inbound_trace),
             reads_traceparent=reads_trace_context(environment),

@@ -14,7 +14,6 @@ from gateway.telemetry.observer import Observer
 from gateway.telemetry.request_observation import RequestObservation, observe_request
 from gateway.telemetry.trust import trusting
 from gateway.types.errors import ErrorType, GatewayError, Outcome, RequestError, UpstreamError
-from gateway.types.rate_limits import Remaining
 from gateway.types.records import AttemptKind, RequestRecord
 from gateway.types.route import Operation
 from tests.clocks import ManualClock
@@ -59,7 +58,6 @@ class Watched:
         self.clock = ManualClock()
         self.in_flight = InFlight()
         self.failed_sinks: list[str] = []
-        self.remaining: list[tuple[str, str, Remaining]] = []
         self.asked: list[tuple[int, str]] = []
         self.observer = Observer(
             sinks=(*sinks, self.kept),
@@ -67,7 +65,7 @@ class Watched:
             rng=random.Random(1),
             sample=lambda trace_id, path: bool(self.asked.append((trace_id, path))) or sampled,
             in_flight=self.in_flight,
-            on_remaining=lambda *told: self.remaining.append(told),
+            on_answer=lambda provider, model, headers: None,
             on_sink_error=self.failed_sinks.append,
             trusts=trusting(trust),
             http_spans=http_spans,
@@ -198,12 +196,12 @@ def test_each_attempt_leaves_a_record_with_its_own_clock() -> None:
         with request.observe_attempt(ATTEMPT) as failed:
             failed.sending("POST", "http://h:1/v1")
             clock.advance(0.5)
-            failed.answered(503)
+            failed.answered(503, {})
             failed.failed(UpstreamError(ErrorType.PROVIDER_OVERLOADED, "busy", status=503))
         with request.observe_attempt(structs.replace(ATTEMPT, kind=AttemptKind.RETRY)) as attempt:
             attempt.sending("POST", "http://h:1/v1")
             clock.advance(0.25)
-            attempt.answered(200)
+            attempt.answered(200, {})
             clock.advance(0.25)
             attempt.chunk(clock.monotonic(), generated=True)
             clock.advance(1.0)
@@ -223,5 +221,5 @@ def test_no_exchange_is_told_of_where_its_span_is_off() -> None:
     watched = Watched(http_spans=False)
     with watched.request() as request, request.observe_attempt(ATTEMPT) as attempt:
         attempt.sending("POST", "http://h:1/v1")
-        attempt.answered(200)
+        attempt.answered(200, {})
     assert watched.record.attempts[0].http is None
