@@ -23,7 +23,7 @@ from gateway.providers.canonical_reply import (
     decode_reply,
 )
 from gateway.providers.measured import decode_measured
-from gateway.providers.spec import Endpoint
+from gateway.providers.spec import DONE, Endpoint
 from gateway.types.errors import ErrorType, UpstreamError
 from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent, StreamSummary
 from gateway.types.usage import Usage, service_tier
@@ -49,6 +49,7 @@ ERROR_TYPES = {
 """What Anthropic's `error.type` means."""
 _RETRYABLE = {"overloaded_error": 529, "rate_limit_error": 429}
 _THOUGHTS = ("thinking", "redacted_thinking")
+_NO_INPUT = (Raw(), Raw(b"{}"), Raw(b"null"))
 
 
 def _finish_reason(stop_reason: str | None) -> str:
@@ -141,6 +142,7 @@ _ANYWHERE = {None, "", "global", "not_available"}
 """Where inference without a regional premium says that it took place."""
 _MESSAGE = msgspec.json.Decoder(_Message)
 _EVENT = msgspec.json.Decoder(_Event)
+_NO_EVENT = _Event(type="")
 _COMPLETION = msgspec.json.Decoder(_Completion)
 _TOKEN_COUNT = msgspec.json.Decoder(_TokenCount)
 
@@ -262,6 +264,8 @@ class _Reader:
 
     def read(self, data: bytes) -> _Event:
         """Decode one event; raises UpstreamError for an error event and for data that is none."""
+        if data == DONE:
+            return _NO_EVENT
         event = self._decode(_EVENT, data)
         summary = self.summary
         match event.type:
@@ -362,8 +366,12 @@ class ChatStream:
         if block.type != "tool_use":
             return b""
         number = self._calls[index] = len(self._calls)
-        self._without_arguments.add(index)
-        call = ToolCall(index=number, id=block.id or "", function=Function(name=block.name or "", arguments=""))
+        # A call that one of Claude's own tools makes has its arguments here, and no deltas.
+        arguments = "" if block.input in _NO_INPUT else arguments_text(block.input)
+        if not arguments:
+            self._without_arguments.add(index)
+        self.summary.output_chars += len(arguments)
+        call = ToolCall(index=number, id=block.id or "", function=Function(name=block.name or "", arguments=arguments))
         return self._writer.delta(tool_calls=[call])
 
     def _continue(self, index: int, delta: _Delta) -> bytes:

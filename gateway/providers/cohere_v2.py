@@ -26,7 +26,9 @@ from gateway.providers.canonical_reply import (
 from gateway.providers.canonical_request import (
     ChatView,
     CompletionView,
+    Tool,
     ToolChoice,
+    decode_member,
     members,
     parts_of,
     read_chat,
@@ -39,7 +41,7 @@ from gateway.providers.canonical_request import (
 )
 from gateway.providers.canonical_request import Message as CanonicalMessage
 from gateway.providers.cohere_facts import FAILED_REASONS, EmbedOptions, Meta, finish_reason, usage_of
-from gateway.providers.spec import Codec, Dialect, Endpoint
+from gateway.providers.spec import DONE, Codec, Dialect, Endpoint
 from gateway.types.errors import ErrorType, RequestError, UpstreamError
 from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent, StreamSummary, WireRequest
 from gateway.types.route import Operation
@@ -66,8 +68,7 @@ def chat_to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest:
     if view.token_limit is not None:
         body["max_tokens"] = view.token_limit
     if view.tools:
-        body["tools"] = request.fields["tools"]
-        body |= _tool_choice(view)
+        body |= _tools(view.tools, view.tool_choice, request.fields["tools"])
     if view.response_format is not None and view.response_format.type != "text":
         body["response_format"] = members(type="json_object", json_schema=schema_of(view))
     return WireRequest(url=f"{endpoint.base_url}/chat", body=msgspec.json.encode(body))
@@ -132,12 +133,20 @@ def _user_content(message: CanonicalMessage, path: str) -> str | list[Raw]:
     return content
 
 
-def _tool_choice(view: ChatView) -> dict[str, str]:
-    choice = view.tool_choice
+def _tools(tools: list[Tool], choice: str | ToolChoice | None, given: Raw) -> dict[str, Any]:
+    """The tools, and whether one must be called. To have one function called, Cohere is shown it alone."""
     if isinstance(choice, ToolChoice):
-        raise _refuse("Cohere cannot be made to call one named function; use 'required'.", "tool_choice")
+        name = choice.function and choice.function.name
+        named = [
+            raw
+            for tool, raw in zip(tools, decode_member(given, list[Raw], "tools"), strict=True)
+            if tool.function is not None and tool.function.name == name
+        ]
+        if not named:
+            raise _refuse("tool_choice must be none, auto, required or the name of one of the tools.", "tool_choice")
+        return {"tools": named, "tool_choice": "REQUIRED"}
     # Without the field Cohere decides by itself, which is what `auto` means.
-    return {"tool_choice": _TOOL_CHOICES[choice]} if choice in _TOOL_CHOICES else {}
+    return {"tools": given} | ({"tool_choice": _TOOL_CHOICES[choice]} if choice in _TOOL_CHOICES else {})
 
 
 def embeddings_to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest:
@@ -299,6 +308,8 @@ class CohereStream:
 
     def feed(self, event: StreamEvent) -> bytes:
         """One event; raises UpstreamError for a failed generation and for data that is no event."""
+        if event.data == DONE:
+            return b""
         head = decode_reply(_HEAD, event.data)
         if head.type == "message-start":
             self.summary.response_id = self._writer.response_id = head.id

@@ -13,6 +13,7 @@ from msgspec import UNSET, Raw, Struct, field, structs
 
 from gateway.providers.canonical_reply import Function, Image, Logprobs, ToolCall, arguments_text, decode_reply
 from gateway.providers.gemini_logprobs import LogprobsResult, logprobs_of
+from gateway.providers.spec import DONE
 from gateway.types.errors import ErrorType, UpstreamError
 from gateway.types.model_io import ModelRequest, StreamSummary
 from gateway.types.usage import Usage, service_tier
@@ -135,17 +136,20 @@ TOKEN_COUNT = msgspec.json.Decoder(_TokenCount)
 
 
 def _tokens(reported: _UsageMetadata | None) -> Usage | None:
-    if reported is None or reported.prompt_token_count is None:
+    if reported is None:
         return None
-    tool_use = reported.tool_use_prompt_token_count or 0
+    # A prompt whose file Gemini fetched itself is sometimes not counted.
+    prompt, tool_use = reported.prompt_token_count, reported.tool_use_prompt_token_count or 0
     generated = (reported.candidates_token_count, reported.thoughts_token_count)
     output: int | None = sum(count or 0 for count in generated)
     if generated == (None, None):
+        if prompt is None:
+            return None
         # Gemini leaves zeros out: the total tells whether nothing was generated, or nothing is known yet.
         total = reported.total_token_count
-        output = None if total is None else max(0, total - reported.prompt_token_count - tool_use)
+        output = None if total is None else max(0, total - prompt - tool_use)
     return Usage(
-        input_tokens=reported.prompt_token_count + tool_use,
+        input_tokens=None if prompt is None else prompt + tool_use,
         output_tokens=output,
         cache_read_tokens=reported.cached_content_token_count,
         reasoning_tokens=reported.thoughts_token_count,
@@ -275,6 +279,8 @@ class Reader:
 
     def read(self, data: bytes) -> list[tuple[int, Piece]]:
         """What each candidate says in one event; raises UpstreamError for an error and for data that is no reply."""
+        if data == DONE:
+            return []
         reply = decode_reply(REPLY, data)
         if reply.error is not None:
             raise _stream_error(reply.error)

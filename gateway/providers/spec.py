@@ -23,6 +23,7 @@ from gateway.types.usage import Usage
 # What a provider's file needs is here; the ways to authenticate and to frame live in `types`, since `upstream` acts on
 # them and must not know providers.
 __all__ = [
+    "DONE",
     "Auth",
     "AwsAuth",
     "Codec",
@@ -42,6 +43,11 @@ __all__ = [
     "ToWire",
     "default_fault",
 ]
+
+
+DONE = b"[DONE]"
+"""The event that ends OpenAI's streams. It ends many others, too, and then says nothing: Cohere sends it after its own
+last event, OpenRouter and proxies after Claude's."""
 
 
 class Quirks(Struct, frozen=True, kw_only=True):

@@ -140,6 +140,21 @@ def test_a_stream_may_be_split_anywhere(case: Case) -> None:
     split_at()
 
 
+@pytest.mark.parametrize(
+    "case",
+    [case for case in CASES if case.has("upstream.sse") and not case.has("stream_error.json")],
+    ids=lambda case: case.id,
+)
+def test_a_stream_may_end_as_those_of_openai_do(case: Case) -> None:
+    """`[DONE]` after a vendor's own last event (Cohere's, OpenRouter's) changes nothing, in whatever dialect."""
+    data = case.bytes("upstream.sse")
+    done = b"data: [DONE]\n\n"
+    output, summary, error = translate(case, decode(case, [data.rstrip() + b"\n\n" + done]))
+    assert error is None
+    assert summary.finished
+    assert output.removesuffix(done) == translate(case, decode(case, [data]))[0].removesuffix(done)
+
+
 @having("stream", "reply.json")
 def test_a_stream_equals_the_whole_reply(case: Case) -> None:
     """Folding the chunks of a stream gives the reply that the same request has without streaming."""
