@@ -174,7 +174,7 @@ class Gateway:
         # Its routes and their OpenAPI document are only built where they are served.
         from gateway.api.admin import Admin, admin_app
 
-        admin = Admin(accounts, keyring, self._clock, secrets.token_bytes, self._ledgers.read)
+        admin = Admin(accounts, keyring, self._clock, secrets.token_bytes, self._ledgers.read, self._current_routes)
         listening = listen(file.host, file.port, "admin.port")
         server = make_server(admin_app(admin, file.token), signals=False)
         serving = asyncio.create_task(server.serve([listening]))

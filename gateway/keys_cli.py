@@ -17,12 +17,14 @@ import click
 
 from gateway.config.money import Money
 from gateway.ledger_cli import config_option, load_money, load_settings
-from gateway.spend.keys import NewKey, make_key, revoked, rotated
+from gateway.spend.keys import KeyRefusedError, NewKey, make_key, revoked, rotated
 from gateway.spend.opening import tool_ledger
 from gateway.spend.windows import utc_iso
 from gateway.store.spec import KeyRow, LedgerStore, StoreError, StoreInUseError
 
 _NS = 1_000_000_000
+_OPTIONS = {"team": "--team", "routes": "--route", "expires_ns": "--expires-days"}
+"""Where each field of a new key is given."""
 _NO_KEYS = "No key is stored; `gateway keys create --team NAME` makes one."
 
 
@@ -87,14 +89,7 @@ def create(
 ) -> None:
     """Make a key. It is printed once; only its hash is kept."""
     settings = load_settings(config_path)
-    money, known = settings.money, settings.by_name()
-    if not team.strip():
-        raise click.BadParameter("a team has a name", param_hint="--team")
-    for route in routes:
-        if route not in known:
-            raise click.BadParameter(
-                f"no route is named '{route}'; there are {', '.join(known) or 'none'}", param_hint="--route"
-            )
+    money = settings.money
     expires_ns = None
     if expires_days is not None:
         expires_ns = int((datetime.now(UTC) + timedelta(days=expires_days)).timestamp()) * _NS
@@ -106,10 +101,12 @@ def create(
         return
     try:
         new = make_key(
-            secrets.token_bytes, time.time_ns(), team=team, routes=routes, expires_ns=expires_ns,
-            calls_per_minute=calls_per_minute,
+            secrets.token_bytes, time.time_ns(), team=team, routes=routes, known_routes=settings.by_name(),
+            expires_ns=expires_ns, calls_per_minute=calls_per_minute,
         )  # fmt: skip
         store.put_key(new.row)
+    except KeyRefusedError as error:
+        raise click.BadParameter(str(error), param_hint=_OPTIONS[error.field]) from None
     finally:
         store.close()
     _show_new(new)
@@ -169,11 +166,10 @@ def rotate(config_path: Path, key_id: str) -> None:
         _show(found["id"], found["token"])
         return
     try:
-        row = _find(store, key_id)
-        if row.revoked_ns is not None:
-            raise click.ClickException(f"the key '{key_id}' is revoked; make a new one")
-        new = rotated(row, secrets.token_bytes, time.time_ns())
+        new = rotated(_find(store, key_id), secrets.token_bytes, time.time_ns())
         store.put_key(new.row)
+    except KeyRefusedError as error:
+        raise click.ClickException(str(error)) from None
     finally:
         store.close()
     _show_new(new)

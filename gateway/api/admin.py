@@ -5,9 +5,9 @@ configured token everything is denied.
 """
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import date
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from litestar import Litestar, Request, Response, delete, get, post
@@ -21,12 +21,14 @@ from msgspec import Struct
 
 from gateway.spend.budgets import usd_text
 from gateway.spend.finance import ReportRow, dimensions, report
-from gateway.spend.keys import Keyring, NewKey, RandomBytes, make_key, revoked, rotated
+from gateway.spend.keys import KeyRefusedError, Keyring, NewKey, RandomBytes, make_key, revoked, rotated
 from gateway.spend.ledger import Accounts, LedgerStats
 from gateway.spend.windows import midnight_ns, utc_iso
 from gateway.store.spec import KeyRow, LedgerStore, StoreError
 from gateway.types.clock import Clock
 from gateway.types.secret import Secret
+
+_T = TypeVar("_T")
 
 
 class KeyView(Struct, frozen=True, kw_only=True):
@@ -49,7 +51,7 @@ class KeyToken(Struct, frozen=True, kw_only=True):
 
 
 class KeyRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A key to be made. No routes means all; `expires_ns` is nanoseconds since the epoch."""
+    """A key to be made. No routes means all, now and later; `expires_ns` is nanoseconds since the epoch."""
 
     team: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
     routes: tuple[str, ...] = ()
@@ -95,6 +97,7 @@ class Admin:
         clock: wall time.
         random_bytes: where secrets come from.
         read_ledger: opens the ledger to read, so that long reports do not keep commits waiting.
+        route_names: the routes that there are now.
     """
 
     def __init__(
@@ -104,28 +107,24 @@ class Admin:
         clock: Clock,
         random_bytes: RandomBytes,
         read_ledger: Callable[[], LedgerStore],
+        route_names: Callable[[], Collection[str]],
     ) -> None:
         self.accounts = accounts
         self.keyring = keyring
         self.clock = clock
         self.random_bytes = random_bytes
         self.read_ledger = read_ledger
+        self.route_names = route_names
 
-    async def put(self, row: KeyRow) -> None:
-        """Store a key, and use it from the next request on."""
+    async def change(self, work: Callable[[LedgerStore], _T]) -> _T:
+        """Change stored keys in one step, with no other change between, and use them from the next request on."""
 
-        def work(store: LedgerStore) -> list[KeyRow]:
-            store.put_key(row)
-            return store.stored_keys()
+        def changed(store: LedgerStore) -> tuple[_T, list[KeyRow]]:
+            return work(store), store.stored_keys()
 
-        self.keyring.take(await self.accounts.call(work))
-
-    async def stored(self, key_id: str) -> KeyRow:
-        """The stored key of this id; 404 without one (the configuration's own keys are changed in its file)."""
-        for row in await self.accounts.call(lambda store: store.stored_keys()):
-            if row.id == key_id:
-                return row
-        raise NotFoundException(f"No stored key has the id '{key_id}'.")
+        result, rows = await self.accounts.call(changed)
+        self.keyring.take(rows)
+        return result
 
 
 def admin_app(admin: Admin, token: Secret | None) -> Litestar:
@@ -143,7 +142,7 @@ def admin_app(admin: Admin, token: Secret | None) -> Litestar:
         guards=[only_administrators],
         dependencies={},
         state=_state(admin),
-        exception_handlers={StoreError: _ledger_failed},
+        exception_handlers={StoreError: _ledger_failed, KeyRefusedError: _key_refused},
         openapi_config=OpenAPIConfig(
             title="Gaugeway administration",
             version="1",
@@ -171,6 +170,12 @@ def _ledger_failed(_: Request[Any, Any, Any], error: StoreError) -> Response[dic
     return Response({"detail": "The ledger does not answer at the moment.", "status_code": 503}, status_code=503)
 
 
+def _key_refused(_: Request[Any, Any, Any], error: KeyRefusedError) -> Response[dict[str, Any]]:
+    """In the form of Litestar's own 400 for a field of the wrong type."""
+    extra = [{"message": str(error), "key": error.field}]
+    return Response({"status_code": 400, "detail": str(error), "extra": extra}, status_code=400)
+
+
 @get("/keys", summary="Every key, the configuration's own included")
 async def list_keys(request: Request[Any, Any, Any]) -> list[KeyView]:
     """List keys."""
@@ -188,10 +193,11 @@ async def create_key(request: Request[Any, Any, Any], data: JSONBody[KeyRequest]
         admin.clock.now_ns(),
         team=data.team,
         routes=data.routes,
+        known_routes=admin.route_names(),
         expires_ns=data.expires_ns,
         calls_per_minute=data.calls_per_minute,
     )
-    await admin.put(new.row)
+    await admin.change(lambda store: store.put_key(new.row))
     return _token(new)
 
 
@@ -199,21 +205,26 @@ async def create_key(request: Request[Any, Any, Any], data: JSONBody[KeyRequest]
 async def revoke_key(request: Request[Any, Any, Any], key_id: FromPath[str]) -> None:
     """Revoke a key."""
     admin = _admin(request)
-    row = await admin.stored(key_id)
-    if row.revoked_ns is None:
-        await admin.put(revoked(row, admin.clock.now_ns()))
+
+    def work(store: LedgerStore) -> None:
+        row = _stored(store, key_id)
+        if row.revoked_ns is None:
+            store.put_key(revoked(row, admin.clock.now_ns()))
+
+    await admin.change(work)
 
 
 @post("/keys/{key_id:str}/rotate", summary="Give a key another secret; the old one ends at once")
 async def rotate_key(request: Request[Any, Any, Any], key_id: FromPath[str]) -> KeyToken:
     """Rotate a key."""
     admin = _admin(request)
-    row = await admin.stored(key_id)
-    if row.revoked_ns is not None:
-        raise ClientException(f"The key '{key_id}' is revoked; make a new one.")
-    new = rotated(row, admin.random_bytes, admin.clock.now_ns())
-    await admin.put(new.row)
-    return _token(new)
+
+    def work(store: LedgerStore) -> NewKey:
+        new = rotated(_stored(store, key_id), admin.random_bytes, admin.clock.now_ns())
+        store.put_key(new.row)
+        return new
+
+    return _token(await admin.change(work))
 
 
 @get("/budgets", summary="Every budget in its present window")
@@ -267,6 +278,14 @@ def spend(
 async def ledger(request: Request[Any, Any, Any]) -> LedgerStats:
     """Show the ledger's state."""
     return _admin(request).accounts.stats()
+
+
+def _stored(store: LedgerStore, key_id: str) -> KeyRow:
+    """The stored key of this id; 404 without one (the configuration's own keys are changed in its file)."""
+    for row in store.stored_keys():
+        if row.id == key_id:
+            return row
+    raise NotFoundException(f"No stored key has the id '{key_id}'.")
 
 
 def _key_view(row: KeyRow, now_ns: int) -> KeyView:

@@ -6,7 +6,7 @@ time for a wrong secret, a wrong id and a right key.
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 
 import msgspec
@@ -33,42 +33,63 @@ class NewKey(Struct, frozen=True, kw_only=True):
     row: KeyRow
 
 
+class KeyRefusedError(ValueError):
+    """A key that cannot be made: `field` says which member of the request is in the way, the text why."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
 def make_key(
     random_bytes: RandomBytes,
     now_ns: int,
     *,
     team: str,
     routes: Sequence[str] = (),
+    known_routes: Collection[str] = (),
     expires_ns: int | None = None,
     calls_per_minute: int | None = None,
-    key_id: str | None = None,
 ) -> NewKey:
-    """A new key; with `key_id`, a new secret for that id (rotation keeps budgets and reports in one line)."""
-    key_id = key_id or random_bytes(_ID_BYTES).hex()
-    token = f"{PREFIX}_{key_id}_{random_bytes(_SECRET_BYTES).hex()}"
+    """A new key.
+
+    Raises:
+        KeyRefusedError: the team has no name, a route is none of `known_routes`, or the key has expired already.
+    """
+    if not team.strip():
+        raise KeyRefusedError("team", "a team has a name")
+    for route in routes:
+        if route not in known_routes:
+            there = ", ".join(known_routes) or "none"
+            raise KeyRefusedError("routes", f"no route is named '{route}'; there are {there}")
+    if expires_ns is not None and expires_ns <= now_ns:
+        raise KeyRefusedError("expires_ns", f"{expires_ns} nanoseconds since the epoch have passed")
     row = KeyRow(
-        id=key_id,
-        secret_hash=_hash(token),
+        id=random_bytes(_ID_BYTES).hex(),
+        secret_hash="",
         team=team,
         routes=tuple(routes),
         created_ns=now_ns,
         expires_ns=expires_ns,
         calls_per_minute=calls_per_minute,
     )
-    return NewKey(token=Secret(token), row=row)
+    return _with_secret(row, random_bytes)
 
 
 def rotated(row: KeyRow, random_bytes: RandomBytes, now_ns: int) -> NewKey:
-    """The same key with another secret; the old one works no more."""
-    return make_key(
-        random_bytes,
-        now_ns,
-        team=row.team,
-        routes=row.routes,
-        expires_ns=row.expires_ns,
-        calls_per_minute=row.calls_per_minute,
-        key_id=row.id,
-    )
+    """The same key with another secret, so that budgets and reports go on; the old secret works no more.
+
+    Raises:
+        KeyRefusedError: the key is revoked.
+    """
+    if row.revoked_ns is not None:
+        raise KeyRefusedError("key_id", f"the key '{row.id}' is revoked; make a new one")
+    return _with_secret(msgspec.structs.replace(row, created_ns=now_ns), random_bytes)
+
+
+def _with_secret(row: KeyRow, random_bytes: RandomBytes) -> NewKey:
+    token = f"{PREFIX}_{row.id}_{random_bytes(_SECRET_BYTES).hex()}"
+    return NewKey(token=Secret(token), row=msgspec.structs.replace(row, secret_hash=_hash(token)))
 
 
 def configured_key(file: KeyFile) -> KeyRow:

@@ -39,7 +39,14 @@ async def admin(tmp_path: Path, prices: PriceBook) -> AsyncIterator[Admin]:
     accounts = Accounts(lambda: open_sqlite(path), prices, BudgetBook([budget(10**9)]), LedgerFile(), clock)
     await accounts.start()
     count = iter(range(1, 1000))
-    yield Admin(accounts, Keyring(), clock, lambda size: next(count).to_bytes(size, "big"), lambda: read_sqlite(path))
+    yield Admin(
+        accounts,
+        Keyring(),
+        clock,
+        lambda size: next(count).to_bytes(size, "big"),
+        lambda: read_sqlite(path),
+        lambda: ["chat", "embed"],
+    )
     await accounts.close()
 
 
@@ -104,6 +111,25 @@ async def test_wrong_requests_are_told(client: Client) -> None:
     assert (await client.post("/keys", json={"team": ""}, headers=TOKEN)).status_code == 400
     reply = await client.get("/spend?by=user", headers=TOKEN)
     assert (reply.status_code, "team" in reply.text) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("member", "field", "text"),
+    [
+        ({"routes": ["chat", "caht"]}, "routes", "no route is named 'caht'; there are chat, embed"),
+        ({"team": " "}, "team", "a team has a name"),
+        ({"expires_ns": NOON_NS // 10**9}, "expires_ns", "have passed"),
+    ],
+)
+async def test_a_key_that_could_never_be_used_is_refused(
+    client: Client, admin: Admin, member: dict[str, object], field: str, text: str
+) -> None:
+    """A slip in a route's name, a nameless team and an expiry in seconds are 400 with the field, and nothing is stored."""
+    reply = await client.post("/keys", json={"team": "red"} | member, headers=TOKEN)
+    assert reply.status_code == 400
+    assert text in reply.json()["detail"]
+    assert [wrong["key"] for wrong in reply.json()["extra"]] == [field]
+    assert admin.keyring.is_open
 
 
 async def test_budgets_and_spend_are_the_ledger_s(client: Client, admin: Admin) -> None:

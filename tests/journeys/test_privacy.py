@@ -211,7 +211,7 @@ def _planted(event: bytes, canaries: Canaries) -> bytes:
 async def _administrators_see(gateway: RunningGateway, token: str, ledgers: Ledgers) -> str:
     running = gateway.gateway
     assert running.accounts is not None
-    admin = Admin(running.accounts, Keyring([]), SystemClock(), secrets.token_bytes, ledgers.read)
+    admin = Admin(running.accounts, Keyring([]), SystemClock(), secrets.token_bytes, ledgers.read, dict)
     async with AsyncTestClient(admin_app(admin, Secret(token))) as client:
         pages = [await client.get(path, headers={"authorization": f"Bearer {token}"}) for path in ADMIN_PAGES]
     assert [page.status_code for page in pages] == [200] * len(pages)

@@ -47,7 +47,7 @@ def test_wrong_keys_are_told_the_same() -> None:
     """No key, no such id, a wrong secret, a revoked and an expired key get one text."""
     random_bytes = counting()
     good = make_key(random_bytes, NOW, team="red")
-    old = make_key(random_bytes, NOW, team="red", expires_ns=NOW)
+    old = make_key(random_bytes, NOW - 1, team="red", expires_ns=NOW)
     gone = make_key(random_bytes, NOW, team="red")
     ring = Keyring(stored=[good.row, old.row, revoked(gone.row, NOW)])
     tokens = [
@@ -75,7 +75,7 @@ def test_a_key_expires_at_its_instant() -> None:
 def test_rotation_keeps_the_id_and_ends_the_old_secret() -> None:
     """After a rotation the new secret works, the old does not, and spend stays under one id."""
     random_bytes = counting()
-    old = make_key(random_bytes, NOW, team="red", routes=("chat",))
+    old = make_key(random_bytes, NOW, team="red", routes=("chat",), known_routes=("chat",))
     new = rotated(old.row, random_bytes, NOW + 1)
     ring = Keyring(stored=[new.row])
     assert (new.row.id, new.row.team, new.row.routes) == (old.row.id, "red", ("chat",))
@@ -85,7 +85,7 @@ def test_rotation_keeps_the_id_and_ends_the_old_secret() -> None:
 
 def test_a_key_uses_its_routes_only() -> None:
     """A key with routes is refused on others; one without is free."""
-    row = make_key(counting(), NOW, team="red", routes=("chat",)).row
+    row = make_key(counting(), NOW, team="red", routes=("chat",), known_routes=("chat",)).row
     authorise(row, "chat")
     with pytest.raises(PolicyError) as caught:
         authorise(row, "embeddings")
