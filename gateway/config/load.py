@@ -21,6 +21,7 @@ from gateway.config.settings import Settings
 from gateway.config.traffic import traffic_route
 from gateway.types.route import Limit, Route, RouteType, Target, Timeouts
 from gateway.types.secret import Secret
+from gateway.types.usage import service_tier
 
 _NAME = re.compile(r"[\w\-\.]+")
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `([^`]*)`")
@@ -270,11 +271,12 @@ def _money(file: ConfigFile, folder: Path) -> Money:
         if budget.name in seen:
             raise ConfigError(f"budgets[{index}].name", f"'{budget.name}' stands there twice")
         seen.add(budget.name)
-    priced: set[tuple[str | None, str]] = set()
+    priced: set[tuple[str | None, str, str]] = set()
     for index, price in enumerate(file.prices):
-        if (price.provider, price.model) in priced:
-            raise ConfigError(f"prices[{index}].model", f"'{price.model}' has two prices")
-        priced.add((price.provider, price.model))
+        what = (price.provider, price.model, service_tier(price.service_tier))
+        if what in priced:
+            raise ConfigError(f"prices[{index}].model", f"'{price.model}' has two prices of one service tier")
+        priced.add(what)
     if file.ledger.path is not None and file.ledger.postgres is not None:
         raise ConfigError("ledger", "give either 'path' or 'postgres'")
     return Money(

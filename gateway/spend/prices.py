@@ -149,7 +149,8 @@ class PriceBook:
         """Use another configuration's `prices:` from now on."""
         found: dict[tuple[str | None, str], dict[str, DatedTiers]] = {}
         for override in overrides:
-            found.setdefault((override.provider, override.model), {})[override.service_tier] = _override(override)
+            tiers = found.setdefault((override.provider, override.model), {})
+            tiers[service_tier(override.service_tier)] = _override(override)
         self._overrides = found
         self._cards = {}
 

@@ -23,7 +23,9 @@ from gateway.config.schema import (
 from gateway.providers.registry import find_provider
 from gateway.types.route import ContentCapture, Timeouts
 
-PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "configuration.md"
+ROUTE = "routes: [{name: r, route_type: llm/v1/chat, model: {provider: vllm, name: m}}]"
 SECTIONS: dict[str, type[Struct]] = {
     "The file": ConfigFile,
     "A route": RouteFile,
@@ -70,14 +72,16 @@ def test_no_section_is_forgotten() -> None:
     assert re.findall(r"^### (.+)$", reference, re.MULTILINE) == list(SECTIONS)
 
 
-def test_the_example_works() -> None:
-    """The page's YAML is a configuration that can be used."""
-    example = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)[0]
-    names = re.findall(r"\$(\w+)", example)
-    values = {name: "redis://localhost:6379/0" if name == "REDIS_URL" else "value" for name in names}
+@pytest.mark.parametrize("page", ["README.md", "docs/configuration.md", "docs/spend.md"])
+def test_the_example_works(page: str) -> None:
+    """A page's YAML, with routes where it has none of its own, is a configuration that can be used."""
+    example = re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)[0]
+    if not re.search("^(routes|endpoints):", example, re.MULTILINE):
+        example += ROUTE
+    values = {name: f"redis://{name}.0123456789abcdef" for name in re.findall(r"\$(\w+)", example)}
     routes = load_text(example, find_provider, values).routes
     assert [route.name for route in routes] == [
-        entry["name"] for section in ("routes", "endpoints") for entry in yaml.safe_load(example)[section]
+        entry["name"] for section in ("routes", "endpoints") for entry in yaml.safe_load(example).get(section, ())
     ]
 
 

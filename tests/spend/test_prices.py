@@ -205,7 +205,7 @@ def test_the_configuration_prices_tiers_and_calls(data: PriceData) -> None:
         assert card is not None
         return card.at(AT_NS, tier).tiers.row(1).nano_usd(usage(input_tokens=1_000_000)) // 10**9
 
-    only_tier = PriceBook(data, [entry(9, service_tier="ultrafast")])
+    only_tier = PriceBook(data, [entry(9, service_tier="Ultrafast")])
     assert [million(only_tier, tier) for tier in ("", "ultrafast")] == [2, 9]
     anew = PriceBook(data, [entry(5), entry(7, service_tier="flex"), entry(8, service_tier="flex", provider="openai")])
     assert [million(anew, tier) for tier in ("", "flex", "priority")] == [5, 8, 5]
