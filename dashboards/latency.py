@@ -140,7 +140,8 @@ def _attempts() -> tuple[Panel, ...]:
         time_series(
             "Phases of an attempt p95",
             "connect is DNS, TCP and TLS of new connections: high means the network, or connections that do not live "
-            "long. first_byte is the provider thinking. stream is the reply flowing.",
+            "long. first_byte is the provider until its headers, first_chunk until a stream's first chunk: high means that "
+            "it is slow to begin. stream is the reply flowing.",
             [Query(expr=OF.quantile(0.95, names.ATTEMPT_PHASE, by=("phase",)), legend="{{phase}}")],
             unit=Unit.SECONDS,
             height=8,

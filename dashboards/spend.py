@@ -67,10 +67,15 @@ def _now() -> tuple[Panel, ...]:
             "Our price book times the usage of requests in the shown range. Higher than expected: By team says whose.",
             f"{OF.increase(names.COST)} or {OF.zero()}",
         ),
-        _spent("Today", "Since midnight (UTC, as budgets count), to the minute.", spending.today(OF)),
+        _spent(
+            "Today",
+            "Since midnight (UTC). `gateway ledger report --window day` has the same to the nano-dollar, and of any zone.",
+            spending.today(OF),
+        ),
         _spent(
             "Month to date",
-            "Since the first of the month (UTC), to the quarter of an hour; Prometheus has to keep 31 days.",
+            "Since the first of the month (UTC); Prometheus has to keep 31 days. For an invoice take `gateway ledger "
+            "report --window month`, which is exact.",
             spending.this_month(OF),
         ),
         single(

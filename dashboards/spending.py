@@ -53,21 +53,25 @@ def runs_out(of: Source, window: str, by: tuple[str, ...] = WINDOW) -> str:
 
 
 def today(of: Source) -> str:
-    """US dollars since midnight (UTC), to the minute; 0 before the first one."""
-    return f"sum ({_since('day', 'day_of_month', of)}) or {of.zero()}"
+    """US dollars since midnight (UTC); 0 before the first one."""
+    return _since("day", "day_of_month", of)
 
 
 def this_month(of: Source) -> str:
-    """US dollars since the first of the month (UTC), to the quarter of an hour, and never less than today's."""
-    return f"sum ({_since('month', 'month', of)}) > ({today(of)}) or ({today(of)})"
+    """US dollars since the first of the month (UTC), and never less than today's."""
+    return f"({_since('month', 'month', of)}) > ({today(of)}) or ({today(of)})"
 
 
 def _since(calendar: str, function: str, of: Source) -> str:
     length, window, step = _STEPS[calendar]
-    # Each step's spend gets the number of its own day as a label; those of the present day are then added up.
-    now = f'count_values("{calendar}", {function}())'
+    # Each step's spend gets as a label the number of the day in which it began; those of the present day are added up,
+    # and what came since the last whole step is taken from the present rate.
+    began = f'count_values("{calendar}", {function}(vector(time() - {_seconds(step)})))'
     spent = f"{of.increase(names.COST, window=window)} / {_seconds(window) // _seconds(step)}"
-    return f"sum_over_time(({spent} * on () group_right () {now})[{length}:{step}]) and on ({calendar}) {now}"
+    now = f'count_values("{calendar}", {function}())'
+    steps = f"sum (sum_over_time(({spent} * on () group_right () {began})[{length}:{step}]) and on ({calendar}) {now})"
+    rest = f"{of.increase(names.COST, window=window)} * (time() % {_seconds(step)}) / {_seconds(window)}"
+    return f"({steps} or {of.zero()}) + ({rest} or {of.zero()})"
 
 
 _STEPS = {"day": ("1d", "2m", "1m"), "month": ("31d", "15m", "15m")}

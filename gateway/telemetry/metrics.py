@@ -49,7 +49,7 @@ class _AttemptSeries:
     """The series that every attempt of one kind feeds. What only some of them feed is found when first needed."""
 
     __slots__ = (
-        "_caching", "_costs", "_families", "_place", "_target", "_tokens", "_unpriced", "attempts", "first_byte", "gen_ai", "stream",
+        "_caching", "_costs", "_families", "_phases", "_place", "_target", "_tokens", "_unpriced", "attempts", "gen_ai",
     )  # fmt: skip
 
     def __init__(
@@ -79,16 +79,19 @@ class _AttemptSeries:
         self.attempts = families[names.ATTEMPTS.name].counter(
             route, provider, model, attempt.kind, attempt.outcome, error_type
         )
-        self.first_byte: Histogram | None = None
-        self.stream: Histogram | None = None
+        self._phases: dict[str, Histogram] = {}
         self._unpriced: Counter | None = None
         self._tokens: dict[tuple[str, UsageSource], Counter] = {}
         self._costs: dict[Basis, Counter] = {}
         self._caching: dict[str, Counter] = {}
 
-    def phase(self, phase: str) -> Histogram:
-        """The histogram of one of an attempt's phases."""
-        return self._families[names.ATTEMPT_PHASE.name].histogram(*self._target, phase)
+    def add_phase(self, phase: str, seconds: float) -> None:
+        """Observe one of the attempt's phases."""
+        histogram = self._phases.get(phase)
+        if histogram is None:
+            histogram = self._families[names.ATTEMPT_PHASE.name].histogram(*self._target, phase)
+            self._phases[phase] = histogram
+        histogram.observe(seconds)
 
     def add_tokens(self, kind: str, source: UsageSource, tokens: int) -> None:
         """Count tokens of one kind."""
@@ -248,15 +251,13 @@ class Metrics:
         for gen_ai in series.gen_ai:
             gen_ai.record(attempt, trace_id, now)
         if attempt.connect_s is not None:
-            series.phase("connect").observe(attempt.connect_s)
+            series.add_phase("connect", attempt.connect_s)
         if attempt.first_byte_s is not None:
-            if series.first_byte is None:
-                series.first_byte = series.phase("first_byte")
-            series.first_byte.observe(attempt.first_byte_s)
+            series.add_phase("first_byte", attempt.first_byte_s)
+            if attempt.first_chunk_s is not None:
+                series.add_phase("first_chunk", attempt.first_chunk_s - attempt.first_byte_s)
         if attempt.first_chunk_s is not None and attempt.last_chunk_s is not None:
-            if series.stream is None:
-                series.stream = series.phase("stream")
-            series.stream.observe(attempt.last_chunk_s - attempt.first_chunk_s)
+            series.add_phase("stream", attempt.last_chunk_s - attempt.first_chunk_s)
         usage = attempt.usage
         if usage is not None:
             for name, tokens in (

@@ -121,7 +121,7 @@ ATTEMPT_PHASE = Metric(
     kind=Kind.HISTOGRAM,
     unit="seconds",
     help="Where an attempt's time went: connect (name, TCP and TLS; new connections only), first_byte (until the "
-    "reply's headers), stream (from the first chunk to the last).",
+    "reply's headers), first_chunk (from there to a stream's first chunk), stream (from the first chunk to the last).",
     labels=("route", "provider", "model", "phase"),
     buckets=(0.0005, 0.001, 0.0025, 0.005, *DURATION_BUCKETS_S),
 )

@@ -68,12 +68,7 @@ admin: {port: 5002, token: $HOOK}
         ("budgets: [{name: b, amount_usd: 1}, {name: b, amount_usd: 2}]", "budgets[1].name", "twice"),
         ("budgets: [{name: b, amount_usd: 1, webhooks: [{url: 'ftp://x', secret: s}]}]", "budgets[0].webhooks[0]", "url"),
         ("prices: [{model: m, input_usd_per_mtok: 1}]", "prices[0].output_usd_per_mtok", "required"),
-        (
-            "prices: [{model: m, input_usd_per_mtok: 1, output_usd_per_mtok: 1, service_tier: Flex},"
-            " {model: m, input_usd_per_mtok: 2, output_usd_per_mtok: 2, service_tier: flex}]",
-            "prices[1].model",
-            "two prices of one service tier",
-        ),
+        ("prices: [&m {model: m, input_usd_per_mtok: 1, output_usd_per_mtok: 1}, *m]", "prices[1].model", "two prices"),
         ("ledger: {path: x, postgres: y}", "ledger", "either"),
         ("ledger: {default_output_tokens: 0}", "ledger", "default_output_tokens"),
     ],

@@ -32,6 +32,13 @@ CASES = [
     pytest.param(
         spending.today(OF), {UP: "1x3000", COST: "0+1x3000"}, "26h", 120, id="today is two hours old: a dollar a minute"
     ),
+    pytest.param(
+        spending.today(OF),
+        {UP: "1x3000", COST: "0+1x3000"},
+        "24h1m45s",
+        1.75,
+        id="neither yesterday nor up to the minute",
+    ),
     pytest.param(spending.today(OF), {UP: "1x3000", COST: "5x3000"}, "26h", 0, id="nothing was spent today"),
     pytest.param(spending.today(OF), {UP: "1x3000"}, "1m", 0, id="no request yet: zero, not nothing"),
     pytest.param(
