@@ -135,8 +135,11 @@ def _conversation(view: ChatView) -> tuple[list[_Block], list[dict[str, Any]]]:
                 system.extend(_system_blocks(message, path))
             case "user":
                 turns.append({"role": "user", "content": _content(message, path)})
+            case "assistant" if content := _assistant(message, path):
+                turns.append({"role": "assistant", "content": content})
             case "assistant":
-                turns.append({"role": "assistant", "content": _assistant(message, path)})
+                # Other vendors' models sometimes say nothing, and Claude refuses to hear it.
+                continue
             case "tool":
                 _add_result(turns, message, path)
             case _:
@@ -149,15 +152,14 @@ def _conversation(view: ChatView) -> tuple[list[_Block], list[dict[str, Any]]]:
 
 
 def _system_blocks(message: Message, path: str) -> list[_Block]:
+    if not text_of(message, path):
+        # Claude refuses empty texts.
+        return []
     if isinstance(message.content, list):
-        text_of(message, path)
         # Parts stay as they came: they may carry `cache_control`.
-        return list(message.content)
-    if present(message.cache_control):
-        return [
-            Raw(msgspec.json.encode(_marked({"type": "text", "text": message.content or ""}, message.cache_control)))
-        ]
-    return [{"type": "text", "text": message.content or ""}]
+        return [raw for part, raw in parts_of(message, path) if part.text]
+    block = _marked({"type": "text", "text": message.content}, message.cache_control)
+    return [Raw(msgspec.json.encode(block))] if present(message.cache_control) else [block]
 
 
 def _marked(block: dict[str, Any], cache_control: Raw) -> dict[str, Any]:
@@ -171,10 +173,11 @@ def _system(blocks: list[_Block]) -> str | list[_Block]:
 
 
 def _content(message: Message, path: str) -> str | list[_Block]:
-    if message.content is None or isinstance(message.content, str):
-        if message.content and present(message.cache_control):
-            return [_marked({"type": "text", "text": message.content}, message.cache_control)]
-        return message.content or ""
+    said = message.said
+    if said is None or isinstance(said, str):
+        if said and present(message.cache_control):
+            return [_marked({"type": "text", "text": said}, message.cache_control)]
+        return said or ""
     blocks = [
         _block(part, raw, f"{path}.content[{i}]")
         for i, (part, raw) in enumerate(parts_of(message, path))

@@ -148,7 +148,9 @@ def _conversation(view: ChatView) -> tuple[list[_Block], list[dict[str, Any]]]:
 
 def _system(message: Message, path: str) -> list[_Block]:
     marks = [part.cache_control for part, _ in parts_of(message, path)]
-    return _marked({"text": text_of(message, path)}, *marks, message.cache_control)
+    text = text_of(message, path)
+    # AWS refuses empty texts.
+    return _marked({"text": text}, *marks, message.cache_control) if text else []
 
 
 def _marked(block: _Block, *cache_controls: Raw) -> list[_Block]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
 from gateway.providers.hints import says_nothing
 from gateway.types.errors import ErrorType, RequestError
@@ -25,6 +25,8 @@ _NULL = Raw(b"null")
 _NO_ID_LETTER = re.compile(r"[^a-zA-Z0-9_-]")
 
 Extras = dict[str, Raw]
+
+_SYSTEM_ROLES = ("system", "developer")
 
 ORIGINAL_NAMES: Mapping[str, str] = {"n": "candidate_count", "input": "text"}
 """Canonical names that the original surface (MLflow 2.5 to 2.8) spells differently."""
@@ -71,14 +73,23 @@ class ThinkingBlock(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Message(Struct, frozen=True):
-    """One chat message. `content` is text or a list of parts, each still as raw JSON (see `Part`)."""
+    """One chat message. `content` is text or a list of parts, each still as raw JSON (see `Part`).
+
+    `refusal` is what OpenAI's models say where they will not answer; it comes back with the conversation.
+    """
 
     role: str
     content: str | list[Raw] | None = None
+    refusal: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
     thinking_blocks: list[ThinkingBlock] | None = None
     cache_control: Raw = Raw()
+
+    @property
+    def said(self) -> str | list[Raw] | None:
+        """The content, or the refusal to give one."""
+        return self.refusal if self.content is None else self.content
 
 
 class ImageUrl(Struct, frozen=True):
@@ -106,6 +117,7 @@ class Part(Struct, frozen=True):
 
     type: str = ""
     text: str | None = None
+    refusal: str | None = None
     image_url: ImageUrl | str | None = None
     input_audio: InputAudio | None = None
     file: InputFile | None = None
@@ -224,8 +236,15 @@ _V = TypeVar("_V", ChatView, CompletionView, EmbeddingsView)
 
 
 def read_chat(request: ModelRequest) -> tuple[ChatView, Extras]:
-    """The chat request, and the members that the view does not name; RequestError names a wrong field."""
-    return _read(request, ChatView)
+    """The chat request, and the members that the view does not name; RequestError names a wrong field.
+
+    OpenAI's models answer a system's words alone, and no other vendor's do: the last of these become the user's.
+    """
+    view, extras = _read(request, ChatView)
+    if view.messages and all(message.role in _SYSTEM_ROLES for message in view.messages):
+        *before, last = view.messages
+        view = structs.replace(view, messages=[*before, structs.replace(last, role="user")])
+    return view, extras
 
 
 def read_completion(request: ModelRequest) -> tuple[CompletionView, Extras]:
@@ -283,18 +302,24 @@ def decode_member(data: bytes | Raw, type_: type[_M], path: str) -> _M:
 
 def parts_of(message: Message, path: str) -> list[tuple[Part, Raw]]:
     """The parts of a message's content, each with its raw JSON; text content is one text part."""
-    if message.content is None:
+    said = message.said
+    if said is None:
         return []
-    if isinstance(message.content, str):
-        raw = Raw(msgspec.json.encode({"type": "text", "text": message.content}))
-        return [(Part(type="text", text=message.content), raw)]
-    return [(decode_member(raw, Part, f"{path}.content[{index}]"), raw) for index, raw in enumerate(message.content)]
+    if isinstance(said, str):
+        return [_text_part(said)]
+    parts = ((decode_member(raw, Part, f"{path}.content[{index}]"), raw) for index, raw in enumerate(said))
+    return [(part, raw) if part.refusal is None else _text_part(part.refusal) for part, raw in parts]
+
+
+def _text_part(text: str) -> tuple[Part, Raw]:
+    return Part(type="text", text=text), Raw(msgspec.json.encode({"type": "text", "text": text}))
 
 
 def text_of(message: Message, path: str) -> str:
     """A message's content where only text can stand, parts joined; RequestError for anything else."""
-    if message.content is None or isinstance(message.content, str):
-        return message.content or ""
+    said = message.said
+    if said is None or isinstance(said, str):
+        return said or ""
     texts = []
     for index, (part, _) in enumerate(parts_of(message, path)):
         if part.text is None:

@@ -102,7 +102,7 @@ def _message(message: CanonicalMessage, path: str) -> dict[str, Any]:
             return {"role": "tool", "tool_call_id": message.tool_call_id or "", "content": text_of(message, path)}
         case "assistant":
             built: dict[str, Any] = {"role": "assistant"}
-            if message.content is not None:
+            if message.said is not None:
                 built["content"] = text_of(message, path)
             if message.tool_calls:
                 built["tool_calls"] = [

@@ -139,7 +139,7 @@ class _Conversation:
             path = f"messages[{index}]"
             match message.role:
                 case "system" | "developer":
-                    self._system.append({"text": text_of(message, path)})
+                    self._system += [{"text": text}] if (text := text_of(message, path)) else []
                 case "user":
                     self._contents.append({"role": "user", "parts": _parts(message, path) or [{"text": ""}]})
                 case "assistant":
