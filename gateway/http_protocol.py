@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 if TYPE_CHECKING:
-    from uvicorn._types import HTTPScope
+    from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, HTTPScope, Scope
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 MAX_HEAD_BYTES = 64 * 1024
 """The longest request line with its headers; also what a request may have besides its head and body (trailers)."""
 STUCK_AFTER_S = 60.0
-"""How long a caller may send nothing in the middle of a request, and how long it may take for a request's headers."""
+"""How long a caller may send nothing in the middle of a request, take nothing of a reply, and take for its headers."""
 _FRAMING = 8
 """Chunks of one byte take six on the wire."""
 _EXPLANATION = b"The request's headers are over 64 KiB.\n"
@@ -42,6 +42,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._last_data = self.loop.time()
         self._head_since: float | None = None
         self._between_requests = True
+        self._served: RequestResponseCycle | None = None
+        self._untaken_bytes = 0
+        self._untaken_since = 0.0
 
     def data_received(self, data: bytes) -> None:
         """Take what the caller sent; end the connection of one who sends headers without end."""
@@ -62,6 +65,17 @@ class HttpProtocol(HttpToolsProtocol):
                 self.transport.close()
             else:
                 self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the request that is being served; uvicorn tells the last that came, which may wait behind it."""
+        super().connection_lost(exc)
+        if self._served is not None and not self._served.response_complete:
+            self._served.disconnected = True
+            self._served.message_event.set()
+
+    def _start_asgi_task(self, cycle: "RequestResponseCycle", app: "ASGI3Application") -> None:
+        self._served = cycle
+        super()._start_asgi_task(cycle, app if cycle.scope["http_version"] != "1.0" else _without_chunks(app, cycle))
 
     def on_message_begin(self) -> None:
         """Take the beginning of a request."""
@@ -100,5 +114,26 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             waits = not self._answering or (self.cycle.more_body and not self.flow.read_paused)
             stuck = waits and now - self._last_data > STUCK_AFTER_S
-        if stuck:
+        if stuck or self._takes_nothing(now):
             self.transport.abort()
+
+    def _takes_nothing(self, now: float) -> bool:
+        """Whether the caller has left what was sent to it unread for so long: its request would never end."""
+        untaken_bytes = self.transport.get_write_buffer_size()
+        if untaken_bytes != self._untaken_bytes:
+            self._untaken_bytes, self._untaken_since = untaken_bytes, now
+        return untaken_bytes > 0 and now - self._untaken_since > STUCK_AFTER_S
+
+
+def _without_chunks(app: "ASGI3Application", cycle: "RequestResponseCycle") -> "ASGI3Application":
+    """For HTTP/1.0, which knows no chunks: a body of unknown length ends with its connection."""
+
+    async def old(scope: "Scope", receive: "ASGIReceiveCallable", send: "ASGISendCallable") -> None:
+        async def send_plain(message: "ASGISendEvent") -> None:
+            cycle.chunked_encoding = False
+            cycle.expected_content_length = len(cast("bytes", message.get("body", b"")))
+            await send(message)
+
+        await app(scope, receive, send_plain)
+
+    return old

@@ -11,12 +11,17 @@ from gateway import http_protocol, server
 from gateway.http_protocol import MAX_HEAD_BYTES, STUCK_AFTER_S, HttpProtocol
 from gateway.server import Server, make_server
 from tests.raw_http import RawConnection, raw_connection, request_head
+from tests.running_gateway import until
 
 
 class Application:
-    """Reads each request and answers with its body's size, or waits for `gate` first."""
+    """Reads each request and answers with its body's size, or waits for `gate` first.
+
+    With `pieces` it answers with those, whose length it does not say.
+    """
 
     def __init__(self) -> None:
+        self.pieces: list[bytes] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.reading = asyncio.Event()
@@ -34,6 +39,12 @@ class Application:
             size += len(message.get("body", b""))
             more = message.get("more_body", False)
         await self.gate.wait()
+        if self.pieces:
+            await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[operator]
+            for piece in self.pieces:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})  # type: ignore[operator]
+            await send({"type": "http.response.body", "body": b""})  # type: ignore[operator]
+            return
         body = str(size).encode()
         headers = [(b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})  # type: ignore[operator]
@@ -83,7 +94,8 @@ async def running() -> AsyncIterator[Running]:
 def no_traceback(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Nothing here may be logged as an error."""
     yield
-    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+    told = [*caplog.get_records("call"), *caplog.records]
+    assert [record.getMessage() for record in told if record.levelno >= logging.ERROR] == []
 
 
 async def hung_up(connection: RawConnection) -> bool:
@@ -211,6 +223,43 @@ async def test_waiting_for_a_reply_is_not_being_stuck(running: Running) -> None:
         protocol.leave_if_stuck(hours_later)
         await caller.write(request_head("GET", "/"))
         assert (await caller.reply()).status == 200
+
+
+@pytest.mark.parametrize("count", [1, 32], ids=["whole", "stream"])
+async def test_who_reads_nothing_is_let_go_of(running: Running, count: int) -> None:
+    """A caller who does not take its reply holds its request for a minute after its last byte, and no longer."""
+    running.application.pieces = [b"x" * (2**25 // count)] * count
+    async with raw_connection(running.url) as caller:
+        await caller.write(request_head("GET", "/"))
+        await caller.reader.readuntil(b"\r\n\r\n")
+        [protocol] = running.protocols
+        await until(lambda: protocol.transport.get_write_buffer_size() > 0, "a full connection")
+        now = asyncio.get_running_loop().time()
+        protocol.leave_if_stuck(now)
+        protocol.leave_if_stuck(now + STUCK_AFTER_S - 1)
+        assert running.protocols == [protocol]
+        await caller.reader.readexactly(2**20)
+        await until(lambda: protocol._untaken_bytes != protocol.transport.get_write_buffer_size(), "progress")
+        protocol.leave_if_stuck(now + STUCK_AFTER_S + 1)
+        assert not protocol.transport.is_closing()
+        protocol.leave_if_stuck(now + 2 * STUCK_AFTER_S + 2)
+        await until(lambda: not running.protocols, "the end of the connection")
+    await until(lambda: not running.server.server_state.tasks, "the end of the request")
+
+
+async def test_http_1_0_has_no_chunks(running: Running) -> None:
+    """A reply of unknown length to HTTP/1.0 ends with its connection; one of known length says it."""
+    running.application.pieces = [b"data: 1\n\n", b"data: 2\n\n"]
+    asked = b"GET / HTTP/1.0\r\n\r\n"
+    async with raw_connection(running.url) as caller:
+        await caller.write(asked)
+        head, _, body = (await caller.reader.read()).partition(b"\r\n\r\n")
+    assert (b"transfer-encoding" in head, body) == (False, b"data: 1\n\ndata: 2\n\n")
+    running.application.pieces = []
+    async with raw_connection(running.url) as caller:
+        await caller.write(asked)
+        reply = await caller.reply()
+        assert (reply.header("content-length"), reply.body, await hung_up(caller)) == ("1", b"0", True)
 
 
 async def test_the_server_looks_for_stuck_callers(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,7 +159,7 @@ def mlflow_detail(error: GatewayError) -> Any:
         return {"message": answer.body.decode("utf-8", "replace")}
     try:
         shown = msgspec.json.decode(answer.body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return error.message
     # Some vendors wrap the object into a list.
     first = shown[0] if isinstance(shown, list) and shown else shown

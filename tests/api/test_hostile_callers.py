@@ -1,5 +1,6 @@
 """Whatever a caller sends, it gets the documented error of its surface, and the gateway serves on."""
 
+import asyncio
 import gzip
 import json
 import logging
@@ -14,7 +15,7 @@ from gateway.telemetry.setup import TraceExport
 from gateway.types.errors import ErrorType, Outcome
 from tests.collector import attributes_of, running_collector
 from tests.conftest import StartGateway
-from tests.openai_replies import openai_chat
+from tests.openai_replies import openai_chat, openai_stream
 from tests.raw_http import raw_connection, request_head
 from tests.running_gateway import RunningGateway, routes_yaml, running_gateway
 from tests.scripted_upstream import BytesReply, ScriptedUpstream, json_reply
@@ -35,7 +36,8 @@ PATHS = {
 def nothing_unexpected(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """No test here may leave a traceback or an error in the gateway's log."""
     yield
-    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+    told = [*caplog.get_records("call"), *caplog.records]
+    assert [record.getMessage() for record in told if record.levelno >= logging.ERROR] == []
 
 
 async def serves_on(gateway: RunningGateway, upstream: ScriptedUpstream) -> None:
@@ -175,6 +177,24 @@ async def test_a_body_cut_short(upstream: ScriptedUpstream, start_gateway: Start
     record = await gateway.records.last()
     assert (record.error_type, record.status_code) == (ErrorType.CALLER_LEFT, 499)
     assert upstream.hits == 0
+    await serves_on(gateway, upstream)
+
+
+async def test_leaving_with_a_request_in_the_queue(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
+    """Who leaves a stream with another request sent behind it ends the provider's work like any who leaves."""
+    gateway = await start_gateway(routes_yaml(upstream.url))
+    stream = openai_stream(["Hel", asyncio.Event(), "lo"])
+    upstream.script(stream)
+    body = json.dumps({"model": "chat", "messages": USER, "stream": True}).encode()
+    asked = request_head("POST", "/v1/chat/completions", [("content-length", str(len(body)))]) + body
+    async with raw_connection(gateway.url) as caller:
+        await caller.write(asked + asked)
+        await caller.reader.readuntil(b"Hel")
+        caller.leave()
+    async with asyncio.timeout(10):
+        await stream.peer_left.wait()
+    assert (await gateway.records.last()).error_type is ErrorType.CALLER_LEFT
+    assert upstream.hits == 1
     await serves_on(gateway, upstream)
 
 
@@ -344,7 +364,7 @@ async def test_routes_with_names_of_other_scripts(upstream: ScriptedUpstream, st
     assert f"/gateway/{name}/invocations" in (await gateway.client.get("/openapi.json")).json()["paths"]
 
 
-@pytest.mark.parametrize("depth", [900, 100_000])
+@pytest.mark.parametrize("depth", [900, 10_000, 100_000])
 @pytest.mark.parametrize("status", [200, 400, 500])
 async def test_a_provider_that_nests_too_deep(
     upstream: ScriptedUpstream, start_gateway: StartGateway, status: int, depth: int
