@@ -251,7 +251,11 @@ def _shared_windows(settings: Settings) -> Windows | None:
         from gateway.store.shared_windows import RedisWindows
     except ImportError:
         raise ConfigError("limits.storage", "needs the package redis: pip install 'gaugeway[redis]'") from None
-    return RedisWindows(storage.reveal())
+    try:
+        return RedisWindows(storage.reveal())
+    except ValueError:
+        # Its own text may quote a password.
+        raise ConfigError("limits.storage", "is no address such as redis://host:6379/0") from None
 
 
 _SIGNALS_S = 1.0

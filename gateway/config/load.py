@@ -4,15 +4,17 @@ The texts of refusals that the MLflow AI Gateway had are kept word for word; wha
 refused here. Which providers exist, and what each one's `config` holds, comes in as an argument.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
-import yaml
 from msgspec import UNSET, Struct, UnsetType
 
+from gateway.config.document import read_document
 from gateway.config.errors import ConfigError
 from gateway.config.money import Money
 from gateway.config.schema import ConfigFile, ModelFile, OnCallerLeft, RouteFile, TargetFile, TrafficFile
@@ -26,8 +28,10 @@ from gateway.types.usage import service_tier
 _NAME = re.compile(r"[\w\-\.]+")
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `([^`]*)`")
 _MISSING_FIELD = re.compile(r"Object missing required field `([^`]*)`")
-_AT = re.compile(r" - at `\$([^`]*)`$")
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_AT = re.compile(r" - at (`key` in )?`\$([^`]*)`$")
+_SPACE = re.compile(r"\s")
+_ADDRESSES = ("_base", "_url", "_endpoint")
+"""How the providers' fields for an address end."""
 
 _T = TypeVar("_T")
 
@@ -70,28 +74,13 @@ def load_text(
     text: str, providers: ProviderLookup, environment: Mapping[str, str], source: Path = Path("configuration")
 ) -> Settings:
     """Check and resolve the text of a file, whose relative paths begin at its folder; raises ConfigError."""
-    try:
-        # _Loader is PyYAML's safe loader, in C where its wheel has it.
-        document = yaml.load(text, Loader=_Loader)  # noqa: S506
-    except yaml.YAMLError as error:
-        raise ConfigError("", f"The file at {source} is not a valid yaml file: {_wrong_yaml(error)}") from None
-    if not isinstance(document, dict):
-        raise ConfigError("", f"{source} must be a mapping with a list of 'routes' or 'endpoints'")
+    document = read_document(text, source)
     loading = _Loading(providers, environment, source.parent)
     try:
         return loading.settings(document)
     except ConfigError as error:
         error.key_files = tuple(loading.key_files)
         raise
-
-
-def _wrong_yaml(error: yaml.YAMLError) -> str:
-    """What is wrong and where. PyYAML's own text may quote the line, and with it a key."""
-    if not isinstance(error, yaml.MarkedYAMLError):
-        return type(error).__name__
-    mark = error.problem_mark
-    place = f", line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
-    return f"{error.problem or error.context}{place}"
 
 
 class _Loading:
@@ -213,14 +202,20 @@ class _Loading:
         if provider.from_environment is not None:
             written = provider.from_environment(written, self._environment)
         config = self._convert(written, provider.config, f"{path}.config")
+        for field in provider.config.__struct_fields__:
+            if field.endswith(_ADDRESSES) and not _is_address(getattr(config, field)):
+                raise ConfigError(
+                    f"{path}.config.{field}",
+                    "is no address; give it with http:// or https://, such as http://localhost:8000/v1",
+                )
         name = model.name or ""
         if provider.check is not None:
             try:
                 provider.check(config, name, route_type)
             except ValueError as error:
                 raise ConfigError(f"{path}.name", str(error)) from None
-        if weight < 0:
-            raise ConfigError(f"{path}.weight", f"{weight} is below 0")
+        if not 0 <= weight < math.inf:
+            raise ConfigError(f"{path}.weight", f"{weight} is below 0" if weight < 0 else f"{weight} is no number")
         return Target(
             provider=provider.name,
             model=name,
@@ -242,6 +237,18 @@ class _Loading:
         if type_ is Secret:
             return resolve_secret(value, self._environment, self.key_files.append)
         raise NotImplementedError(f"no decoder for {type_}")
+
+
+def _is_address(value: str | None) -> bool:
+    """Whether a provider can be reached there; a field that is not given has the provider's own address."""
+    if not value:
+        return True
+    try:
+        parts = urlsplit(value)
+        reachable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        return bool(reachable) and not _SPACE.search(value)
+    except ValueError:
+        return False
 
 
 def _is_traffic(section: str, item: dict[str, Any]) -> bool:
@@ -279,9 +286,13 @@ def _money(file: ConfigFile, folder: Path) -> Money:
         priced.add(what)
     if file.ledger.path is not None and file.ledger.postgres is not None:
         raise ConfigError("ledger", "give either 'path' or 'postgres'")
+    try:
+        prices_file = None if file.prices_file is None else folder / Path(file.prices_file).expanduser()
+    except RuntimeError as error:
+        raise ConfigError("prices_file", str(error)) from None
     return Money(
         prices=file.prices,
-        prices_file=None if file.prices_file is None else folder / Path(file.prices_file).expanduser(),
+        prices_file=prices_file,
         budgets=file.budgets,
         keys=file.keys,
         ledger=file.ledger,
@@ -292,9 +303,11 @@ def _money(file: ConfigFile, folder: Path) -> Money:
 def _explain(text: str, type_: type, path: str) -> ConfigError:
     """Turn msgspec's words into a path of the file and a remedy."""
     at = _AT.search(text)
-    inner = at.group(1) if at else ""
+    inner = at.group(2) if at else ""
     message = text[: at.start()] if at else text
     full = f"{path}{inner}" if path else inner.removeprefix(".")
+    if at and at.group(1):
+        return ConfigError(full, "the name of a field is no text")
     if unknown := _UNKNOWN_FIELD.match(message):
         name = unknown.group(1)
         message = "unknown field"

@@ -176,6 +176,8 @@ class LedgerFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         for name in ("default_output_tokens", "max_output_tokens", "default_tool_calls", "max_pending"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
+        if self.path is not None and not Path(self.path).name:
+            raise ValueError(f"path is '{self.path}', which names no file")
 
 
 class AdminFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -184,6 +186,10 @@ class AdminFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
     port: int = 5001
     token: Secret | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 65_536:
+            raise ValueError(f"port is {self.port}; it must be at most 65535")
 
 
 class Money(Struct, frozen=True, kw_only=True):

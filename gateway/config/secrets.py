@@ -9,8 +9,8 @@ from gateway.types.secret import Secret
 def resolve_secret(value: object, environment: Mapping[str, str], on_file: Callable[[Path], None]) -> Secret:
     """Resolve one configured key; `on_file` is told of the file that it is in.
 
-    `$NAME` is the environment variable NAME; the path of a file means the file's content, stripped (the original kept
-    a trailing newline, which no provider accepts); anything else is the key itself.
+    `$NAME` is the environment variable NAME; the path of a file means the file's content; anything else is the key
+    itself. Each is stripped: the original kept a trailing newline, which no header can carry.
 
     Raises:
         ValueError: the value is no string, the variable is unset or empty, or the file is empty or unreadable.
@@ -22,14 +22,15 @@ def resolve_secret(value: object, environment: Mapping[str, str], on_file: Calla
         )
     if value.startswith("$"):
         name = value[1:]
-        if not environment.get(name):
+        key = environment.get(name, "").strip()
+        if not key:
             raise ValueError(f"Environment variable '{name}' is not set")
-        return Secret(environment[name])
-    if not value:
+        return Secret(key)
+    if not value.strip():
         raise ValueError("the key is empty; give it as $NAME, as a file's path, or as it is")
     path = Path(value)
     if not _is_file(path):
-        return Secret(value)
+        return Secret(value.strip())
     on_file(path)
     try:
         text = path.read_text().strip()

@@ -1,5 +1,6 @@
 """What the configuration names: routes, their targets, and what a caller may ask of them."""
 
+import math
 from enum import StrEnum
 
 from msgspec import Struct
@@ -77,6 +78,12 @@ class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     first_byte_s: float = 300.0
     between_chunks_s: float = 60.0
     total_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            seconds = getattr(self, name)
+            if not 0 < seconds < math.inf:
+                raise ValueError(f"{name} is {seconds}; it must be above 0, and finite")
 
 
 class Limit(Struct, frozen=True, kw_only=True):

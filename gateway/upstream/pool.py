@@ -264,10 +264,6 @@ def map_failure(error: Exception, *, reading: bool) -> UpstreamError:
             return UpstreamError(
                 ErrorType.CONNECT_FAILED, "The provider could not be reached.", retryable=True, sent=False
             )
-        case aiohttp.InvalidURL():
-            return UpstreamError(
-                ErrorType.CONNECT_FAILED, "The provider's address is not a valid URL; check its base URL.", sent=False
-            )
         case aiohttp.SocketTimeoutError() if reading:
             return UpstreamError(ErrorType.STREAM_TIMEOUT, "The provider stopped sending in the middle of its reply.")
         case aiohttp.SocketTimeoutError():
@@ -282,5 +278,11 @@ def map_failure(error: Exception, *, reading: bool) -> UpstreamError:
             return UpstreamError(ErrorType.STREAM_CUT, "The provider broke its reply off before its end.")
         case aiohttp.ClientError() | OSError():
             return UpstreamError(ErrorType.CONNECTION_LOST, "The provider closed the connection without an answer.")
+        case ValueError():
+            return UpstreamError(
+                ErrorType.CONNECT_FAILED,
+                "A header that the configuration gives holds a line break; check the key and the headers.",
+                sent=False,
+            )
         case _:
             return UpstreamError(ErrorType.CONNECTION_LOST, "The exchange with the provider failed.")

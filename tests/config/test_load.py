@@ -11,7 +11,7 @@ from gateway.config.settings import Settings
 from gateway.providers.registry import find_provider
 from gateway.types.route import Route, RouteType, Timeouts
 
-ENVIRONMENT = {"OPENAI_API_KEY": "sk-env", "EMPTY": ""}
+ENVIRONMENT = {"OPENAI_API_KEY": "sk-env", "EMPTY": "", "WITH_NEWLINE": "sk-env\n"}
 ROUTE = """
 routes:
   - name: completions
@@ -184,6 +184,10 @@ KEY = "{openai_api_key: k}"
             "the list is empty; give at least one target",
         ),
         ("limits: {storage: 'memcached://x'}\n" + ROUTE, "limits", "storage must begin with redis://"),
+        ("routes: []\n1: 2", "", "the name of a field is no text"),
+        (ROUTE + ROUTE, "", "The file at configuration is not a valid yaml file: 'routes' stands there twice, line "),
+        ("routes: 2026-13-01", "", "The file at configuration is not a valid yaml file: month must be in 1..12"),
+        (f"routes: {'9' * 5000}", "", "The file at configuration is not a valid yaml file: Exceeds the limit"),
     ],
 )
 def test_refusals(text: str, path: str, message: str) -> None:
@@ -220,6 +224,38 @@ def test_hyphens_do_not_matter(name: str) -> None:
     assert the_route(one(f"{{provider: {name}, name: m, config: {config}}}")).provider == "mlflow-model-serving"
 
 
+@pytest.mark.parametrize(
+    "address", ["localhost:8000/v1", "ftp://x", "http://", "http://x:99999", "http://a b", "$BASE"]
+)
+def test_what_is_no_address(address: str) -> None:
+    """A provider's address that is none is refused at the start, and not with each request."""
+    for field, model in (
+        (
+            "openai_api_base",
+            f"{{provider: openai, name: m, config: {{openai_api_key: k, openai_api_base: '{address}'}}}}",
+        ),
+        ("model_server_url", f"{{provider: mlflow-model-serving, config: {{model_server_url: '{address}'}}}}"),
+    ):
+        error = refusal(one(model))
+        assert (error.path, "http://" in error.message) == (f"routes[0].model.config.{field}", True)
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", ".nan", ".inf"])
+@pytest.mark.parametrize("clock", ["connect_s", "first_byte_s", "between_chunks_s", "total_s"])
+def test_timeouts_that_are_none(clock: str, seconds: str) -> None:
+    """A timeout is a time: none that never comes, and none that is over before it begins."""
+    error = refusal(one(f"{{provider: openai, name: m, config: {KEY}, timeouts: {{{clock}: {seconds}}}}}"))
+    assert (error.path, error.message.partition(" ")[0]) == ("routes[0].model.timeouts", clock)
+
+
+@pytest.mark.parametrize("weight", ["-1", ".nan", ".inf"])
+def test_weights_that_are_none(weight: str) -> None:
+    """A share of the traffic is a number from 0 on."""
+    target = f"{{provider: openai, name: m, config: {KEY}, weight: {weight}}}"
+    error = refusal(f"routes: [{{name: r, route_type: llm/v1/chat, targets: [{target}]}}]")
+    assert error.path == "routes[0].targets[0].weight"
+
+
 def key_of(value: str) -> str:
     config: Any = the_route(one(f"{{provider: openai, name: m, config: {{openai_api_key: '{value}'}}}}")).targets[0]
     revealed: str = config.config.openai_api_key.reveal()
@@ -227,10 +263,10 @@ def key_of(value: str) -> str:
 
 
 def test_where_a_key_comes_from(tmp_path: Path) -> None:
-    """The environment, a file without its trailing newline, or the text itself, however long."""
+    """The environment or a file, without a trailing newline, or the text itself, however long."""
     file = tmp_path / "key"
     file.write_text("  sk-file\n")
-    assert key_of("$OPENAI_API_KEY") == "sk-env"
+    assert key_of("$OPENAI_API_KEY") == key_of("$WITH_NEWLINE") == "sk-env"
     assert key_of(str(file)) == "sk-file"
     assert key_of("sk-literal") == "sk-literal"
     assert key_of("k" * 5000) == "k" * 5000

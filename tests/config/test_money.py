@@ -71,6 +71,9 @@ admin: {port: 5002, token: $HOOK}
         ("prices: [&m {model: m, input_usd_per_mtok: 1, output_usd_per_mtok: 1}, *m]", "prices[1].model", "two prices"),
         ("ledger: {path: x, postgres: y}", "ledger", "either"),
         ("ledger: {default_output_tokens: 0}", "ledger", "default_output_tokens"),
+        ("ledger: {path: /}", "ledger", "path is '/', which names no file"),
+        ("admin: {port: 65536}", "admin", "port is 65536"),
+        ("prices_file: ~nobody-here/prices.json", "prices_file", "home directory"),
     ],
 )  # fmt: skip
 def test_a_wrong_entry_is_named(text: str, path: str, words: str) -> None:

@@ -209,6 +209,14 @@ async def test_what_is_no_address(pool: Pool, url: str) -> None:
     assert (error.error_type, error.sent) == (ErrorType.CONNECT_FAILED, False)
 
 
+async def test_a_key_of_two_lines(pool: Pool, upstream: ScriptedUpstream) -> None:
+    """A key that no header can carry is told as such, without the key, and nothing has been sent."""
+    with pytest.raises(UpstreamError, match="line break") as caught:
+        await pool.send("POST", upstream.url, [("authorization", "Bearer k\nx-evil: 1")], b"{}", Timeouts())
+    assert (caught.value.error_type, caught.value.sent, upstream.hits) == (ErrorType.CONNECT_FAILED, False, 0)
+    assert "evil" not in caught.value.message
+
+
 async def test_a_name_that_does_not_resolve(pool: Pool) -> None:
     """A host that does not exist could not be reached, and may be tried again."""
     error = await failure(pool, "http://provider.invalid/")
