@@ -1,5 +1,7 @@
 """Overview: the board to open first. Is it well, what is wrong, who is slow, who spends, when does a budget end."""
 
+from itertools import cycle
+
 from dashboards import board as boards
 from dashboards import spending, thresholds
 from dashboards.board import Board, Row
@@ -35,14 +37,22 @@ from dashboards.promql import (
     share,
 )
 from gateway.telemetry import names
-from gateway.types.errors import Outcome
+from gateway.types.errors import ErrorType, Outcome
 
+_TONES = ("", "light-", "dark-", "super-light-", "semi-dark-")
+ERROR_COLOURS = {
+    f"{outcome}: {error}": f"{tone}{colour}"
+    for outcome, colour in OUTCOME_COLOURS.items()
+    for error, tone in zip((error for error in ErrorType if error.outcome == outcome), cycle(_TONES), strict=False)
+}
+"""Tones of the colour of who is at fault, so that a provider's failures never look like callers' mistakes."""
 VARIABLES = (boards.JOB, boards.INSTANCE, boards.ROUTE, boards.TEAM)
 OF = boards.source(VARIABLES)
 
 _VALID = one_of("outcome", thresholds.VALID)
 _FAILED = one_of("outcome", thresholds.FAILED)
 _FIRING = Source().select(ALERTS, is_("alertstate", "firing"), is_("service", "gaugeway"))
+_OVERHEAD_P99 = OF.quantile(0.99, names.OVERHEAD, PARTS, by=("phase",))
 _PROVIDER_FAULT = one_of("error_type", thresholds.PROVIDER_FAULTS)
 
 
@@ -84,20 +94,20 @@ def _health() -> tuple[Panel, ...]:
             unit=Unit.PER_SECOND,
         ),
         single(
-            "Latency p95",
-            "95 of 100 requests end within this time. Compare with Time to first chunk: when that is well, replies "
-            "are long rather than slow.",
-            Query(expr=OF.quantile(0.95, names.REQUEST_DURATION), exemplar=True),
-            unit=Unit.SECONDS,
-            thresholds=steps((None, GREEN), (thresholds.REQUEST_P95_S, ORANGE)),
-        ),
-        single(
             "First chunk p95",
             f"95 of 100 streams show their first chunk within this time; the objective is {thresholds.FIRST_CHUNK_S:g} "
             "s. Above it: the Providers table shows whose.",
             Query(expr=OF.quantile(0.95, names.TIME_TO_FIRST_CHUNK), exemplar=True),
             unit=Unit.SECONDS,
             thresholds=steps((None, GREEN), (thresholds.FIRST_CHUNK_S, RED)),
+        ),
+        single(
+            "Overhead p99",
+            "What the gateway itself adds to one request in a hundred, in its slowest phase. Green while others are red: "
+            "it is a provider, and the table Providers says which. Red is the alert's threshold: open Gateway.",
+            Query(expr=f"max({_OVERHEAD_P99})"),
+            unit=Unit.SECONDS,
+            thresholds=steps((None, GREEN), (thresholds.OVERHEAD_P99_S, RED)),
         ),
         single(
             "Spend today",
@@ -150,6 +160,7 @@ def _signals() -> tuple[Panel, ...]:
             ],
             unit=Unit.PER_SECOND,
             stacked=True,
+            colours=ERROR_COLOURS,
             no_value="none in this range",
         ),
         time_series(
@@ -190,11 +201,13 @@ def _signals() -> tuple[Panel, ...]:
     )
 
 
+_SLOW = steps((None, GREEN), (thresholds.FIRST_CHUNK_S, RED))
+
+
 def _who() -> tuple[Panel, ...]:
     by = ("gen_ai_provider_name",)
     attempts = OF.rate(names.OPERATION_DURATION, by=by, suffix="_count")
     faults = OF.rate(names.OPERATION_DURATION, _PROVIDER_FAULT, by=by, suffix="_count")
-    budget = ("budget", "scope")
     return (
         rows(
             "Providers",
@@ -206,7 +219,7 @@ def _who() -> tuple[Panel, ...]:
                     title="First chunk",
                     expr=known(OF.quantile(0.95, names.TIME_TO_FIRST_CHUNK, by=by)),
                     unit=Unit.SECONDS,
-                    thresholds=steps((None, GREEN), (thresholds.FIRST_CHUNK_S, RED)),
+                    thresholds=_SLOW,
                 ),
                 Column(
                     title="Duration",
@@ -229,49 +242,81 @@ def _who() -> tuple[Panel, ...]:
             links=[Link("Latency of this provider", "gaugeway-latency", "gen_ai_provider")],
             sort_by="First chunk",
             width=9,
+            height=7,
         ),
+        _routes(),
         bars(
             "Spend by team",
             "US dollars in the shown range, by who pays; the largest first. Somebody new on top: look at Spend for "
             "the model and the route.",
             [Query(expr=f"sort_desc({OF.increase(names.COST, by=('team',))})", legend="{{team}}", instant=True)],
             unit=Unit.USD,
-            height=8,
-            width=4,
+            width=6,
             link=Link("Spend of this team", "gaugeway-spend", "team", "${__field.labels.team}"),
-        ),
-        rows(
-            "Budgets",
-            "Each budget in its present window: the fullest first. Runs out is a forecast from the last 6 hours, and "
-            "empty where the budget lasts until it resets. Before it comes: raise the limit or tell the team.",
-            {"budget": "Budget", "scope": "For"},
-            [
-                Column(
-                    title="Used",
-                    expr=spending.spent_share(OF, budget),
-                    unit=Unit.SHARE,
-                    decimals=0,
-                    gauge=True,
-                    thresholds=steps(
-                        (None, GREEN), (thresholds.BUDGET_NOTICE, ORANGE), (thresholds.BUDGET_EXHAUSTED, RED)
-                    ),
-                ),
-                Column(title="Left", expr=spending.left(OF, budget), unit=Unit.USD),
-                Column(title="Runs out", expr=f"1000 * ({spending.runs_out(OF, '6h', budget)})", unit=Unit.MOMENT),
-                Column(
-                    title="Resets",
-                    expr=f"1000 * {OF.gauge(names.BUDGET_RESETS, by=budget)}",
-                    unit=Unit.MOMENT,
-                ),
-            ],
-            links=[Link("This budget", "gaugeway-spend", "budget")],
-            sort_by="Used",
-            width=11,
         ),
     )
 
 
-def _changed() -> tuple[Panel, ...]:
+def _routes() -> Panel:
+    by = ("route",)
+    failed, valid = OF.rate(names.REQUESTS, _FAILED, by=by), OF.rate(names.REQUESTS, _VALID, by=by)
+    return rows(
+        "Routes",
+        "Who is affected: each route as its callers see it, after retries and fallbacks. Failing above the objective "
+        "while a provider fails: the route needs another target.",
+        {"route": "Route"},
+        [
+            Column(
+                title="First chunk",
+                expr=known(OF.quantile(0.95, names.TIME_TO_FIRST_CHUNK, by=by)),
+                unit=Unit.SECONDS,
+                thresholds=_SLOW,
+            ),
+            Column(title="Duration", expr=known(OF.quantile(0.95, names.REQUEST_DURATION, by=by)), unit=Unit.SECONDS),
+            Column(
+                title="Failing",
+                expr=share(failed, valid),
+                unit=Unit.SHARE,
+                decimals=1,
+                thresholds=steps((None, GREEN), (1 - thresholds.AVAILABILITY, RED)),
+            ),
+            Column(title="Requests", expr=f"{OF.rate(names.REQUESTS, by=by)} > 0", unit=Unit.PER_SECOND),
+        ],
+        links=[Link("Latency of this route", "gaugeway-latency", "route")],
+        sort_by="First chunk",
+        width=9,
+        height=7,
+    )
+
+
+def _budgets() -> Panel:
+    budget = ("budget", "scope")
+    return rows(
+        "Budgets",
+        "Each budget in its present window: the fullest first. Runs out is a forecast from the last 6 hours, and "
+        "empty where the budget lasts until it resets. Before it comes: raise the limit or tell the team.",
+        {"budget": "Budget", "scope": "For"},
+        [
+            Column(
+                title="Used",
+                expr=spending.spent_share(OF, budget),
+                unit=Unit.SHARE,
+                decimals=0,
+                gauge=True,
+                thresholds=steps((None, GREEN), (thresholds.BUDGET_NOTICE, ORANGE), (thresholds.BUDGET_EXHAUSTED, RED)),
+            ),
+            Column(title="Left", expr=spending.left(OF, budget), unit=Unit.USD),
+            Column(title="Runs out", expr=f"1000 * ({spending.runs_out(OF, '6h', budget)})", unit=Unit.MOMENT),
+            Column(title="Resets", expr=f"1000 * {OF.gauge(names.BUDGET_RESETS, by=budget)}", unit=Unit.MOMENT),
+        ],
+        links=[Link("This budget", "gaugeway-spend", "budget")],
+        sort_by="Used",
+        width=14,
+        height=7,
+    )
+
+
+def _changed() -> Panel:
     def event(what: str, which: str, expr: str) -> str:
         named = f'label_replace({expr}, "which", "$1", "{which}", "(.*)")'
         return f'max by (what, which) (label_replace({named}, "what", "{what}", "", ""))'
@@ -287,16 +332,16 @@ def _changed() -> tuple[Panel, ...]:
         event("Config loaded", "instance", loaded),
         event("Prices dated", "job", priced),
     )
-    return (
-        rows(
-            "What changed",
-            "The last change of each kind, the newest on top. Trouble that began soon after one of them: undo that "
-            "first. Deploys, reloads and alerts are marked in every graph as well.",
-            {"what": "What", "which": "Which"},
-            [Column(title="When", expr=f"1000 * ({' or '.join(events)})", unit=Unit.MOMENT)],
-            sort_by="When",
-            wide=("Which",),
-        ),
+    return rows(
+        "What changed",
+        "The last change of each kind, the newest on top. Trouble that began soon after one of them: undo that "
+        "first. Deploys, reloads and alerts are marked in every graph as well.",
+        {"what": "What", "which": "Which"},
+        [Column(title="When", expr=f"1000 * ({' or '.join(events)})", unit=Unit.MOMENT)],
+        sort_by="When",
+        wide=("Which",),
+        width=10,
+        height=7,
     )
 
 
@@ -310,18 +355,18 @@ def _gateway() -> tuple[Panel, ...]:
             [Query(expr=OF.gauge(names.REQUESTS_IN_FLIGHT, by=("route",)), legend="{{route}}")],
             unit=Unit.COUNT,
             stacked=True,
-            width=6,
-            height=8,
+            width=8,
+            height=6,
         ),
         time_series(
             "Gateway overhead p99",
             "What the gateway itself does before and after the provider, by phase. The dashed line is the alert's "
             "threshold. Above it: open Gateway, look at CPU, loop lag and the ledger.",
-            [Query(expr=OF.quantile(0.99, names.OVERHEAD, PARTS, by=("phase",)), legend="{{phase}}")],
+            [Query(expr=_OVERHEAD_P99, legend="{{phase}}")],
             unit=Unit.SECONDS,
             limit=thresholds.OVERHEAD_P99_S,
-            width=5,
-            height=8,
+            width=8,
+            height=6,
         ),
         time_series(
             "Share of time in the gateway",
@@ -329,8 +374,8 @@ def _gateway() -> tuple[Panel, ...]:
             "percent: the rest is the provider's time. Above: open Gateway.",
             [Query(expr=ratio(overhead, OF.rate(names.REQUEST_DURATION, suffix="_sum")), legend="gateway")],
             unit=Unit.SHARE,
-            width=5,
-            height=8,
+            width=8,
+            height=6,
         ),
     )
 
@@ -343,8 +388,8 @@ OVERVIEW = Board(
     variables=VARIABLES,
     rows=(
         Row("", _health()),
+        Row("Who is slow, who is affected, who spends, what changed", (*_who(), _budgets(), _changed())),
         Row("Signals", _signals()),
-        Row("Who is slow, who spends, what is left", _who()),
-        Row("What changed, and the gateway itself", (*_changed(), *_gateway())),
+        Row("The gateway itself", _gateway()),
     ),
 )

@@ -58,7 +58,7 @@ def _now() -> tuple[Panel, ...]:
             thresholds=steps((None, GREEN), (1, ORANGE)),
         ),
         single(
-            "Last reload",
+            "Reload worked",
             "Whether the last change of the configuration took effect. Refused: the old one still serves, and the log "
             "names the field that is wrong.",
             Query(expr=OF.gauge(names.CONFIG_RELOAD_SUCCESSFUL)),

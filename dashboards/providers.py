@@ -37,7 +37,7 @@ def _table() -> tuple[Panel, ...]:
         rows(
             "Targets",
             "Every provider and model now, the worst on top. Failing counts attempts that ended by the provider's "
-            "fault; Again counts retries and fallbacks to it. Open circuit: requests go to the next target.",
+            "fault; Retries counts fallbacks to it as well. Open circuit: requests go to the next target.",
             {"provider": "Provider", "model": "Model"},
             [
                 Column(
@@ -54,7 +54,7 @@ def _table() -> tuple[Panel, ...]:
                 ),
                 Column(title="Attempts", expr=attempts, unit=Unit.PER_SECOND),
                 Column(
-                    title="Again",
+                    title="Retries",
                     expr=share(
                         OF.rate(names.ATTEMPTS, one_of("kind", (AttemptKind.RETRY, AttemptKind.FALLBACK)), by=by),
                         attempts,

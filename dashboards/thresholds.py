@@ -37,7 +37,6 @@ VALID = (Outcome.OK, Outcome.PROVIDER, Outcome.GATEWAY)
 FAILED = (Outcome.PROVIDER, Outcome.GATEWAY)
 PROVIDER_FAULTS = tuple(error for error in ErrorType if error.outcome is Outcome.PROVIDER)
 
-REQUEST_P95_S = 20.0
 OVERHEAD_P99_S = 0.025
 EVENT_LOOP_LAG_P99_S = 0.1
 PROVIDER_ERROR_SHARE = 0.1

@@ -177,11 +177,11 @@ def test_values_link_to_boards_that_take_them(board: Json) -> None:
 
 
 def test_the_overview_leads_on() -> None:
-    """A click on a slow provider, on a team or on a budget opens the board that explains it."""
+    """A click on a slow provider or route, on a team or on a budget opens the board that explains it."""
     (board,) = [one for one in DOCUMENTS.values() if one["uid"] == "gaugeway-overview"]
     options = [p for panel in panels(board) for o in panel["fieldConfig"]["overrides"] for p in o["properties"]]
     chosen = {re.search(r"&var-(\w+)=\$\{__", p["value"][0]["url"])[1] for p in options if p["id"] == "links"}  # type: ignore[index]
-    assert chosen == {"gen_ai_provider", "team", "budget"}
+    assert chosen == {"gen_ai_provider", "route", "team", "budget"}
 
 
 @each_board
