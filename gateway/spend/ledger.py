@@ -122,29 +122,44 @@ class Accounts:
         owner = await self.call(lambda store: store.owner if store.shared else None)
         if owner is not None:
             self._holds.lease(owner)
-        await self._take_up(self._book)
+        await self._take_up(self._book, self._book.families)
         # Alerts of an earlier run may wait.
         self._alerted.set()
 
     async def reload(self, budgets: BudgetBook) -> None:
         """Use other budgets from now on. What was spent stays spent."""
         await self.return_leases()
-        await self._take_up(budgets)
-        self._book = budgets
+        await self._take_up(budgets, self._book.families & budgets.families)
 
-    async def _take_up(self, budgets: BudgetBook) -> None:
+    async def _take_up(self, budgets: BudgetBook, kept: frozenset[str]) -> None:
+        """Count in these budgets from now on; of the stored counters, those of `kept` families are right."""
+        now_ns = self._clock.now_ns()
+        rows = await self.call(
+            lambda store: [row for row in store.counters() if row.start_ns <= now_ns < row.end_ns],
+        )
+        budgets.adopt(rows)
+        # What is queued by now names the old counters, and is committed before the work below makes the new ones from
+        # the ledger's lines; what comes after names the new ones. So no charge falls between them.
+        self._book = budgets
+        present = budgets.present(now_ns)
+
         def work(store: LedgerStore) -> None:
-            store.keep_families(budgets.families)
-            now_ns = self._clock.now_ns()
-            budgets.adopt(row for row in store.counters() if row.start_ns <= now_ns < row.end_ns)
-            store.ensure(budgets.present(now_ns))
+            store.keep_families(kept)
+            store.ensure(present)
             self._tell_balances(store)
 
         await self.call(work)
 
     async def refresh(self) -> None:
         """Read the balances again: other nodes on the same ledger change them too. For a slow timer."""
-        await self.call(self._tell_balances)
+        families = self._book.families
+
+        def work(store: LedgerStore) -> None:
+            # A hold that waited through a reload for another node's lease may have made a counter of the old budgets.
+            store.keep_families(families)
+            self._tell_balances(store)
+
+        await self.call(work)
 
     def _tell_balances(self, store: LedgerStore) -> None:
         # By the way of commits, so that an older reading never overtakes a younger commit.

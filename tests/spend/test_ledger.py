@@ -2,13 +2,15 @@
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from decimal import Decimal
 
 import pytest
 
+from gateway.spend.budgets import BudgetBook
 from gateway.spend.ledger import Accounts, Hold
 from gateway.spend.settle import ChargeFacts, Ending, OwnTools
-from gateway.store.spec import Committed, LedgerStore, Op, StoreError
+from gateway.store.spec import Committed, Counter, LedgerStore, Op, StoreError
 from gateway.types.errors import ErrorType, PolicyError, ServiceError
 from gateway.types.records import Basis
 from gateway.types.route import Operation
@@ -466,8 +468,6 @@ async def test_each_value_of_a_starred_scope_has_its_own_room(open_accounts: Ope
 
 async def test_a_reload_keeps_what_was_spent_and_uses_the_new_limit(open_accounts: OpenAccounts) -> None:
     """Budgets that change under way: spend stays, a new budget counts the past, a request in flight is charged to both."""
-    from gateway.spend.budgets import BudgetBook
-
     accounts = await open_accounts(budget(10 * HELD))
     hold = await accounts.admit(facts("r"))
     settle(accounts, None, facts("x"))
@@ -481,6 +481,45 @@ async def test_a_reload_keeps_what_was_spent_and_uses_the_new_limit(open_account
     with pytest.raises(PolicyError, match="'b'"):
         await accounts.admit(facts("s"))
     assert await accounts.call(lambda store: store.rebuild()) == 0
+
+
+class Slow:
+    """A store that, when told to, takes its time between making new counters and saying so."""
+
+    def __init__(self, store: LedgerStore) -> None:
+        self._store = store
+        self.made = threading.Event()
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def ensure(self, counters: Sequence[Counter]) -> None:
+        self._store.ensure(counters)
+        self.made.set()
+        self.go_on.wait(20)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+
+async def test_no_charge_slips_between_old_and_new_budgets(open_accounts: OpenAccounts) -> None:
+    """What is charged while a reload makes new counters is counted in them, and leaves none of the old ones behind."""
+    slow: list[Slow] = []
+
+    def wrap(store: LedgerStore) -> LedgerStore:
+        slow.append(Slow(store))
+        return slow[0]  # type: ignore[return-value]
+
+    accounts = await open_accounts(budget(10**9), wrap=wrap)
+    settle(accounts, None, facts("before"))
+    slow[0].made.clear()
+    slow[0].go_on.clear()
+    reloading = asyncio.ensure_future(accounts.reload(BudgetBook([budget(10**9, window="day")])))
+    await asyncio.to_thread(slow[0].made.wait, 20)
+    settle(accounts, None, facts("during"))
+    slow[0].go_on.set()
+    await reloading
+    assert await balance(accounts) == (300, 0)
+    assert [row.family for row in await accounts.call(lambda store: store.counters())] == ["global day UTC"]
 
 
 async def test_a_soft_budget_counts_and_never_refuses(open_accounts: OpenAccounts) -> None:
