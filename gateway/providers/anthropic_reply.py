@@ -23,7 +23,7 @@ from gateway.providers.canonical_reply import (
     decode_reply,
 )
 from gateway.providers.measured import decode_measured
-from gateway.providers.spec import DONE, Endpoint
+from gateway.providers.spec import NOTHING, Endpoint
 from gateway.types.errors import ErrorType, UpstreamError
 from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent, StreamSummary
 from gateway.types.usage import Usage, service_tier
@@ -142,7 +142,6 @@ _ANYWHERE = {None, "", "global", "not_available"}
 """Where inference without a regional premium says that it took place."""
 _MESSAGE = msgspec.json.Decoder(_Message)
 _EVENT = msgspec.json.Decoder(_Event)
-_NO_EVENT = _Event(type="")
 _COMPLETION = msgspec.json.Decoder(_Completion)
 _TOKEN_COUNT = msgspec.json.Decoder(_TokenCount)
 
@@ -264,8 +263,6 @@ class _Reader:
 
     def read(self, data: bytes) -> _Event:
         """Decode one event; raises UpstreamError for an error event and for data that is none."""
-        if data == DONE:
-            return _NO_EVENT
         event = self._decode(_EVENT, data)
         summary = self.summary
         match event.type:
@@ -316,6 +313,8 @@ class MessageStream:
 
     def feed(self, event: StreamEvent) -> bytes:
         """The event's own bytes; raises UpstreamError for an error event."""
+        if event.data in NOTHING:
+            return b""
         self._reader.read(event.data)
         return event.raw
 
@@ -338,6 +337,8 @@ class ChatStream:
 
     def feed(self, event: StreamEvent) -> bytes:
         """The chunks of one event; empty for events that only frame others. Raises UpstreamError for an error event."""
+        if event.data in NOTHING:
+            return b""
         read = self._reader.read(event.data)
         match read.type:
             case "message_start":

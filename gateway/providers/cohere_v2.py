@@ -41,7 +41,7 @@ from gateway.providers.canonical_request import (
 )
 from gateway.providers.canonical_request import Message as CanonicalMessage
 from gateway.providers.cohere_facts import FAILED_REASONS, EmbedOptions, Meta, finish_reason, usage_of
-from gateway.providers.spec import DONE, Codec, Dialect, Endpoint
+from gateway.providers.spec import NOTHING, Codec, Dialect, Endpoint
 from gateway.types.errors import ErrorType, RequestError, UpstreamError
 from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent, StreamSummary, WireRequest
 from gateway.types.route import Operation
@@ -308,7 +308,7 @@ class CohereStream:
 
     def feed(self, event: StreamEvent) -> bytes:
         """One event; raises UpstreamError for a failed generation and for data that is no event."""
-        if event.data == DONE:
+        if event.data in NOTHING:
             return b""
         head = decode_reply(_HEAD, event.data)
         if head.type == "message-start":

@@ -13,7 +13,6 @@ from msgspec import UNSET, Raw, Struct, field, structs
 
 from gateway.providers.canonical_reply import Function, Image, Logprobs, ToolCall, arguments_text, decode_reply
 from gateway.providers.gemini_logprobs import LogprobsResult, logprobs_of
-from gateway.providers.spec import DONE
 from gateway.types.errors import ErrorType, UpstreamError
 from gateway.types.model_io import ModelRequest, StreamSummary
 from gateway.types.usage import Usage, service_tier
@@ -279,8 +278,6 @@ class Reader:
 
     def read(self, data: bytes) -> list[tuple[int, Piece]]:
         """What each candidate says in one event; raises UpstreamError for an error and for data that is no reply."""
-        if data == DONE:
-            return []
         reply = decode_reply(REPLY, data)
         if reply.error is not None:
             raise _stream_error(reply.error)

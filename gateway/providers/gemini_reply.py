@@ -21,7 +21,7 @@ from gateway.providers.gemini_facts import (
     read_candidate,
     usage_of,
 )
-from gateway.providers.spec import Endpoint
+from gateway.providers.spec import NOTHING, Endpoint
 from gateway.types.errors import ErrorType, UpstreamError
 from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent
 from gateway.types.usage import Usage
@@ -116,6 +116,8 @@ class NativeStream:
 
     def feed(self, event: StreamEvent) -> bytes:
         """The event's own bytes; raises UpstreamError for an error event."""
+        if event.data in NOTHING:
+            return b""
         self._reader.read(event.data)
         self.summary.finish_reasons = self._reader.reasons()
         return event.raw
@@ -135,6 +137,8 @@ class CanonicalStream:
 
     def feed(self, event: StreamEvent) -> bytes:
         """The chunks of one event; raises UpstreamError for an error event."""
+        if event.data in NOTHING:
+            return b""
         pieces = self._reader.read(event.data)
         self.summary.finish_reasons = self._reader.reasons()
         writer = self._writer

@@ -13,7 +13,7 @@ from msgspec import Struct, UnsetType
 from gateway.providers.canonical_reply import ChunkWriter, TextChoice, completion_reply, decode_reply
 from gateway.providers.canonical_request import ORIGINAL_NAMES
 from gateway.providers.parameters import encode, one_choice_only, parameters
-from gateway.providers.spec import DONE, Codec, Dialect, Endpoint, Provider, Quirks
+from gateway.providers.spec import NOTHING, Codec, Dialect, Endpoint, Provider, Quirks
 from gateway.types.errors import ErrorType, UpstreamError
 from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent, StreamSummary, WireRequest
 from gateway.types.route import Operation
@@ -111,7 +111,7 @@ class GenerateStream:
 
     def feed(self, event: StreamEvent) -> bytes:
         """One token; raises UpstreamError for an error inside the stream and for data that is no token."""
-        if event.data == DONE:
+        if event.data in NOTHING:
             return b""
         read = decode_reply(_EVENT, event.data)
         if read.error is not None:

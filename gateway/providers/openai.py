@@ -13,6 +13,7 @@ from msgspec import Raw, Struct
 
 from gateway.providers.hints import is_neutral
 from gateway.providers.measured import decode_measured
+from gateway.providers.openai_calls import CallNumbers
 from gateway.providers.openai_messages import suited
 from gateway.providers.openai_responses import RESPONSES
 from gateway.providers.spec import Codec, Dialect, Endpoint, Quirks
@@ -187,6 +188,7 @@ _NOT_CALLED = _Called()
 
 
 class _Call(Struct):
+    index: int | None = None
     function: _Called = _NOT_CALLED
     custom: _Called = _NOT_CALLED
 
@@ -318,7 +320,7 @@ def _reported(data: bytes) -> "_ErrorBody | None":
 
 
 class OpenAIStream:
-    """Forwards chunks as they came and reads usage, finish and content length from each (about 1 us a chunk).
+    """Forwards chunks as they came (calls numbered) and reads usage, finish and content length from each (about 1 us a chunk).
 
     The usage chunk that the gateway asked for is withheld from callers who did not.
     """
@@ -326,6 +328,7 @@ class OpenAIStream:
     def __init__(self, request: ModelRequest, endpoint: Endpoint) -> None:
         self.summary = StreamSummary()
         self._keep_usage_chunk = request.include_usage or not endpoint.quirks.stream_options
+        self._numbers = CallNumbers()
 
     def feed(self, event: StreamEvent) -> bytes:
         """Forward one event; raises UpstreamError for an error event and for data that is no JSON object."""
@@ -349,15 +352,18 @@ class OpenAIStream:
             summary.usage = _usage(reported, chunk.service_tier, chunk.model) or summary.usage
         if not chunk.choices:
             return event.raw if reported is None or self._keep_usage_chunk else b""
+        unnumbered = False
         for choice in chunk.choices:
             if choice.delta is not None:
                 summary.output_chars += choice.delta.chars
+                if choice.delta.tool_calls and not unnumbered:
+                    unnumbered = any(call.index is None for call in choice.delta.tool_calls)
             elif choice.text:
                 summary.output_chars += len(choice.text)
             if choice.finish_reason:
                 summary.finish_reasons += (choice.finish_reason,)
                 summary.finished = True
-        return event.raw
+        return self._numbers.numbered(data) if unnumbered else event.raw
 
     def close(self) -> bytes:
         """Nothing is held back, so nothing is left."""

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.providers.measured import decode_measured
-from gateway.providers.spec import DONE, Codec, Endpoint
+from gateway.providers.spec import NOTHING, Codec, Endpoint
 from gateway.types.errors import ErrorType, RequestError, UpstreamError
 from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent, StreamSummary, WireRequest
 from gateway.types.usage import Usage, service_tier
@@ -209,8 +209,8 @@ class ResponsesStream:
 
     def feed(self, event: StreamEvent) -> bytes:
         """The event's own bytes; raises UpstreamError for an error, and for a response that failed."""
-        if event.data == DONE:
-            return event.raw
+        if event.data in NOTHING:
+            return b""
         read = decode_measured(_EVENT, event.data)
         summary = self.summary
         if read.response is not None:

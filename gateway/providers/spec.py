@@ -23,7 +23,7 @@ from gateway.types.usage import Usage
 # What a provider's file needs is here; the ways to authenticate and to frame live in `types`, since `upstream` acts on
 # them and must not know providers.
 __all__ = [
-    "DONE",
+    "NOTHING",
     "Auth",
     "AwsAuth",
     "Codec",
@@ -45,9 +45,9 @@ __all__ = [
 ]
 
 
-DONE = b"[DONE]"
-"""The event that ends OpenAI's streams. It ends many others, too, and then says nothing: Cohere sends it after its own
-last event, OpenRouter and proxies after Claude's."""
+NOTHING = (b"", b"[DONE]")
+"""Events that say nothing in dialects other than OpenAI's, whose streams end with the second: Cohere sends it after its
+own last event, OpenRouter and proxies after Claude's. Empty ones keep a connection alive."""
 
 
 class Quirks(Struct, frozen=True, kw_only=True):
@@ -140,7 +140,7 @@ _TOO_LONG = re.compile(
 
 
 def default_fault(status: int, body: bytes) -> Fault:
-    """The fault of an error body in any of the usual JSON shapes: `error.message`, `error`, `message`, `detail`.
+    """The fault of an error body in any of the usual JSON shapes: `error.message`, `error`, `message`, `detail`, `errors`.
 
     Covers what the MLflow gateway showed to callers, and FastAPI's lists of wrong members; other bodies give a text that
     names only the status, because an unknown body may hold anything.
@@ -156,7 +156,7 @@ def default_fault(status: int, body: bytes) -> Fault:
         return Fault(message=f"The provider answered with status {status}.")
     error = parsed.get("error")
     inner = error if isinstance(error, dict) else parsed
-    texts = (inner.get("message"), error, parsed.get("message"), parsed.get("detail"))
+    texts = (inner.get("message"), error, parsed.get("message"), parsed.get("detail"), parsed.get("errors"))
     message = next((text for candidate in texts if (text := _text(candidate))), None)
     if message is None:
         return Fault(message=f"The provider answered with status {status}.")
@@ -169,12 +169,14 @@ def default_fault(status: int, body: bytes) -> Fault:
 
 
 def _text(value: object) -> str | None:
-    """A text, or what a FastAPI server (Mistral's, vLLM's) says of the first member that is wrong."""
-    if isinstance(value, str):
-        return value
+    """A text, the first of a list, or what a FastAPI server (Mistral's, vLLM's) says of the first member that is wrong."""
     if isinstance(value, dict):
         value = value.get("detail")
-    first = value[0] if isinstance(value, list) and value else None
+    first = value[0] if isinstance(value, list) and value else value
+    if isinstance(first, dict) and isinstance(first.get("message"), str):
+        first = first["message"]
+    if isinstance(first, str):
+        return first
     if not isinstance(first, dict) or not isinstance(first.get("msg"), str):
         return None
     place = first.get("loc")
