@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 UNBALANCED = 1
 WRONG_CONFIG = 2
+_DAY_NS = 86_400 * 1_000_000_000
 
 config_option = click.option(
     "--config-path",
@@ -279,7 +280,7 @@ def import_invoice(config_path: Path, invoice: Path, provider: str) -> None:
     if not lines:
         raise click.ClickException(f"{invoice} has no lines")
     start = midnight_ns("UTC", lines[0].day)
-    end = midnight_ns("UTC", lines[-1].day + timedelta(days=1))
+    end = midnight_ns("UTC", lines[-1].day) + _DAY_NS
     seen: set[str] = set()
 
     def noted(entries: Iterator[Entry]) -> Iterator[Entry]:

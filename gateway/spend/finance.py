@@ -7,7 +7,7 @@ differ, and `capture_rates` says by how much.
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, DecimalException
 from enum import StrEnum
 from typing import Protocol, TextIO
 
@@ -19,6 +19,8 @@ from gateway.store.spec import Entry, EntryKind, LedgerStore, WrongCounter
 from gateway.types.records import Basis
 
 _NS = 1_000_000_000
+_MAX_INVOICED_NANO_USD = 10**18
+"""A billion dollars. What is above it in one line of an invoice is no amount, but a slip."""
 
 
 class Progress(Protocol):
@@ -222,14 +224,20 @@ def read_invoice(file: TextIO) -> list[InvoiceLine]:
     if not {"date", "amount_usd"} <= set(reader.fieldnames or ()):
         raise InvoiceError("the invoice needs the columns date and amount_usd")
     days: dict[date, int] = {}
-    for number, row in enumerate(reader, start=2):
-        try:
+    try:
+        for row in reader:
             day = date.fromisoformat((row["date"] or "").strip()[:10])
-            nano = int((Decimal((row["amount_usd"] or "").strip()) * NANO_PER_USD).to_integral_value())
-        except (ValueError, InvalidOperation, OverflowError):
-            raise InvoiceError(f"line {number} of the invoice has no day and amount in USD") from None
-        days[day] = days.get(day, 0) + nano
+            days[day] = days.get(day, 0) + _nano_usd((row["amount_usd"] or "").strip())
+    except (ValueError, DecimalException, csv.Error):
+        raise InvoiceError(f"line {reader.line_num} of the invoice has no day and amount in USD") from None
     return [InvoiceLine(day=day, nano_usd=days[day]) for day in sorted(days)]
+
+
+def _nano_usd(text: str) -> int:
+    amount = Decimal(text) * NANO_PER_USD
+    if not abs(amount) <= _MAX_INVOICED_NANO_USD:
+        raise ValueError(f"{text} is no amount of money")
+    return int(amount.to_integral_value())
 
 
 class Capture(Struct, frozen=True, kw_only=True):

@@ -20,6 +20,8 @@ from gateway.store.spec import (
     WrongCounter,
 )
 
+_FIRST_NS, _LAST_NS = -(2**63), 2**63 - 1
+"""What a database can compare: the years 1677 to 2262. Whoever asks beyond them means all."""
 _SUM_ENTRIES = "SELECT CAST(COALESCE(SUM(nano_usd), 0) AS BIGINT) FROM entries WHERE at_ns >= ? AND at_ns < ?"
 
 
@@ -85,7 +87,7 @@ class Queries:
             f"SELECT {columns(schema.ENTRY_COLUMNS)} FROM entries WHERE at_ns >= ? AND at_ns < ? "
             "ORDER BY at_ns, request_id, attempt, kind"
         )
-        for row in self._sql.stream(statement, (start_ns, end_ns)):
+        for row in self._sql.stream(statement, [min(max(ns, _FIRST_NS), _LAST_NS) for ns in (start_ns, end_ns)]):
             yield entry_of(row)
 
     def claim_alerts(self, now_ns: int, until_ns: int, limit: int) -> list[Alert]:

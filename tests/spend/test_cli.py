@@ -144,6 +144,9 @@ def test_an_invoice_is_compared_by_day(config: Path, tmp_path: Path) -> None:
     output = run(config, "ledger", "import-invoice", str(invoice), "--provider", "openai").output
     assert output.splitlines()[1].split() == ["2026-11-23", "4.00", "2.00", "50.00%"]
     assert AT // 10**9 == 1_795_392_000
+    for extreme in ("0001-01-01", "9999-12-31"):
+        invoice.write_text(f"date,amount_usd\n{extreme},4.00\n2026-11-23,4.00\n")
+        assert "50.00%" in run(config, "ledger", "import-invoice", str(invoice), "--provider", "openai").output
     other = run(config, "ledger", "import-invoice", str(invoice), "--provider", "opnai").output
     assert "no line of provider 'opnai'; it has openai" in other
 

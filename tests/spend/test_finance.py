@@ -112,12 +112,23 @@ def test_an_invoice_gives_the_capture_rate_a_day() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "day,amount\n", "date,amount_usd\nsoon,1\n", "date,amount_usd\n2026-11-01,much\n"]
+    ("lines", "told"),
+    [
+        ("", "needs the columns"),
+        ("day,amount\n", "needs the columns"),
+        ("date,amount_usd\nsoon,1\n", "line 2"),
+        ("date,amount_usd\n\n2026-11-01,1\n\n2026-11-01,much\n", "line 5"),
+        ("date,amount_usd\n2026-11-01,NaN\n", "line 2"),
+        ("date,amount_usd\n2026-11-01,1e5000\n", "line 2"),
+        ("date,amount_usd\n2026-11-01,1e999999\n", "line 2"),
+        ("date,amount_usd,note\n2026-11-01,1," + "x" * 200_000, "line"),
+    ],
+    ids=lambda value: value[:40],
 )
-def test_a_wrong_invoice_is_refused(text: str) -> None:
-    """No column, no day or no amount: told by line, never read as 0."""
-    with pytest.raises(finance.InvoiceError):
-        finance.read_invoice(io.StringIO(text))
+def test_a_wrong_invoice_is_refused(lines: str, told: str) -> None:
+    """No column, no day or no amount that anybody invoices: told by line, never read as 0."""
+    with pytest.raises(finance.InvoiceError, match=told):
+        finance.read_invoice(io.StringIO(lines))
 
 
 def test_csv_has_every_line_exactly() -> None:

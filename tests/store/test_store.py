@@ -125,6 +125,8 @@ def test_entries_come_back_as_they_were_written(store: LedgerStore) -> None:
     assert list(store.entries()) == [charge]
     assert list(store.entries(AT, AT + 1)) == [charge]
     assert list(store.entries(AT + 1)) == []
+    # The years 1 and 9999, in nanoseconds: more than 64 bits.
+    assert list(store.entries(-(2**66), 2**68)) == [charge]
 
 
 def test_a_new_budget_begins_with_what_was_spent_already(store: LedgerStore) -> None:
