@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from tests.openai_replies import openai_chat, openai_error, openai_stream, openai_usage
+from tests.running_gateway import PLAIN
 from tests.scripted_upstream import (
     BytesReply,
     GarbageReply,
@@ -33,7 +34,7 @@ async def upstream() -> AsyncIterator[ScriptedUpstream]:
 @pytest.fixture
 async def client(upstream: ScriptedUpstream) -> AsyncIterator[httpx.AsyncClient]:
     """A real HTTP client."""
-    async with httpx.AsyncClient(base_url=upstream.url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=upstream.url, trust_env=False, verify=PLAIN) as client:
         yield client
 
 

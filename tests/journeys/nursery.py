@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 
-from tests.running_gateway import until
+from tests.running_gateway import PLAIN, until
 
 ROOT = Path(__file__).parents[2]
 _WAIT_S = 30.0
@@ -68,7 +68,7 @@ class Child:
 
     async def serves(self) -> None:
         """Wait until it answers."""
-        async with asyncio.timeout(_WAIT_S), httpx.AsyncClient(trust_env=False) as client:
+        async with asyncio.timeout(_WAIT_S), httpx.AsyncClient(trust_env=False, verify=PLAIN) as client:
             while True:
                 try:
                     await client.get(f"{self.url}/health")
@@ -84,7 +84,7 @@ class Child:
         await until(lambda: said.search(self.log.read_text()), "the log's line about this start")
         found = said.search(self.log.read_text())
         assert found is not None
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, verify=PLAIN) as client:
             text = (await client.get(found[1])).text
         (value,) = re.findall(r"^gateway_budget_spent_usd\{[^}]*\} (\S+)$", text, re.MULTILINE)
         return round(float(value) * 1e9)

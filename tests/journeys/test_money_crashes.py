@@ -27,7 +27,7 @@ from tests.journeys.nursery import ROOT, Child, free_port, nursery
 from tests.openai_replies import openai_chat, openai_stream, openai_usage
 from tests.proving import Proof
 from tests.replies import RecordedRequest, Reply
-from tests.running_gateway import running_gateway
+from tests.running_gateway import PLAIN, running_gateway
 from tests.scripted_upstream import ScriptedUpstream
 from tests.store.postgres_server import PostgresServer
 
@@ -64,7 +64,7 @@ class Served:
 
 async def ask_until_killed(child: Child, numbers: "Numbers") -> None:
     """Ask one request after the other until nobody answers any more."""
-    async with httpx.AsyncClient(base_url=child.url, trust_env=False, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=child.url, trust_env=False, timeout=30, verify=PLAIN) as client:
         while True:
             number = numbers.next()
             try:
@@ -149,14 +149,14 @@ async def kill_many(folder: Path, ledger: JourneyLedger, rounds: Iterable[int], 
 
 @pytest.mark.timeout(300)
 async def test_killing_gateways_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    """After 12 kill -9 under load each request that the provider served is charged once, and no limit was passed."""
-    await kill_many(tmp_path, sqlite_ledger(tmp_path / "ledger.db"), range(12), seed=1)
+    """After 5 kill -9 under load each request that the provider served is charged once, and no limit was passed."""
+    await kill_many(tmp_path, sqlite_ledger(tmp_path / "ledger.db"), range(5), seed=1)
 
 
 @pytest.mark.stack
 @pytest.mark.timeout(300)
 async def test_killing_gateways_on_postgres_loses_and_doubles_nothing(tmp_path: Path, postgres: PostgresServer) -> None:
-    """The same on PostgreSQL, after 5: the next start takes the name of the dead node, and charges what it left."""
+    """The same on PostgreSQL: the next start takes the name of the dead node, and charges what it left."""
     await kill_many(tmp_path, postgres_ledger(postgres), range(5), seed=3)
 
 
@@ -185,7 +185,7 @@ async def started(config: Path) -> AsyncIterator[tuple[asyncio.subprocess.Proces
         metrics = re.search(r"metrics on (http://[^/]+/metrics)", line)
         assert metrics is not None
         url = f"http://127.0.0.1:{port}"
-        async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(30):
+        async with httpx.AsyncClient(trust_env=False, verify=PLAIN) as client, asyncio.timeout(30):
             while True:
                 try:
                     await client.get(f"{url}/health")
@@ -247,7 +247,10 @@ async def test_sigterm_with_500_queued_charges_loses_none(
     config = tmp_path / "gateway.yaml"
     config.write_text(configuration(upstream.url, prices=PRICES, ledger=ledger.section))
     upstream.always(lambda _: openai_chat(usage=openai_usage(9, 3)))
-    async with started(config) as (process, url, metrics), httpx.AsyncClient(trust_env=False, timeout=30) as client:
+    async with (
+        started(config) as (process, url, metrics),
+        httpx.AsyncClient(trust_env=False, timeout=30, verify=PLAIN) as client,
+    ):
         told = []
         with unwritable(ledger):
             while len(told) < 500:
@@ -293,7 +296,7 @@ async def test_streams_at_the_end_of_the_grace_are_charged(upstream: ScriptedUps
 async def _read(url: str, first: asyncio.Event) -> str:
     """Read a stream to its end, however it ends; `first` is set when its first word has come."""
     text = ""
-    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=30, verify=PLAIN) as client:
         try:
             async with client.stream("POST", f"{url}/v1/chat/completions", json=chat(stream=True)) as reply:
                 async for piece in reply.aiter_text():

@@ -19,7 +19,7 @@ from tests.openai_replies import (
     openai_usage,
 )
 from tests.replies import StreamReply, json_reply
-from tests.running_gateway import RunningGateway, routes_yaml
+from tests.running_gateway import PLAIN, RunningGateway, routes_yaml
 from tests.scripted_upstream import ScriptedUpstream
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "openai"
@@ -34,7 +34,7 @@ WEATHER = {
 
 
 def _sdk(gateway: RunningGateway, **options: object) -> openai.AsyncOpenAI:
-    client = httpx.AsyncClient(trust_env=False)
+    client = httpx.AsyncClient(trust_env=False, verify=PLAIN)
     options = {"max_retries": 0} | options
     return openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="anything", http_client=client, **options)
 
