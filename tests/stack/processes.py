@@ -64,7 +64,7 @@ async def running_prometheus(
 ) -> AsyncIterator[Server]:
     """Prometheus with the shipped configuration and rules, scraping one gateway four times a second.
 
-    `faster` shortens the windows and waits of the rules: with 60, a rule over an hour looks at a minute.
+    `faster` shortens the windows and waits of the rules: with 120, a rule over an hour looks at half a minute.
     """
     program = require("prometheus")
     config = prometheus_folder(folder, Ports(metrics=metrics_port, alertmanager=alertmanager_port))

@@ -77,7 +77,7 @@ async def running_webhook() -> AsyncIterator[Webhook]:
 
 @asynccontextmanager
 async def running_stack(folder: Path, config: str) -> AsyncIterator[tuple[RunningGateway, Server, Webhook]]:
-    """Gateway, Prometheus with the shipped rules sixty times faster, Alertmanager, and the webhook behind it."""
+    """Gateway, Prometheus with the shipped rules 120 times faster, Alertmanager, and the webhook behind it."""
     async with (
         running_webhook() as webhook,
         running_alertmanager(folder, webhook.url) as alertmanager,
@@ -86,7 +86,7 @@ async def running_stack(folder: Path, config: str) -> AsyncIterator[tuple[Runnin
         listener = MetricsListener(gateway.telemetry.exposition, "127.0.0.1", 0)
         port = int(alertmanager.url.rpartition(":")[2])
         try:
-            async with running_prometheus(folder, listener.port, alertmanager_port=port, faster=60) as prometheus:
+            async with running_prometheus(folder, listener.port, alertmanager_port=port, faster=120) as prometheus:
                 await prometheus.until('up{job="gaugeway"} == 1')
                 yield gateway, prometheus, webhook
         finally:
