@@ -12,7 +12,7 @@ from gateway.types.auth import Auth, AwsAuth, AwsKeys, EntraAuth, GoogleAuth, He
 from gateway.types.clock import Clock
 from gateway.types.model_io import WireRequest
 from gateway.upstream.aws_keys import fetch_keys
-from gateway.upstream.lease import Lease
+from gateway.upstream.expiring import Expiring
 from gateway.upstream.oauth import TokenHttp, client_token, google_token
 
 _SIGN_IN_THREAD_BYTES = 256 * 1024
@@ -34,8 +34,8 @@ class Credentials:
         self._http = http
         self._clock = clock
         self._environment = environment
-        self._tokens: dict[_TokenAuth, Lease[str]] = {}
-        self._aws_keys: dict[AwsAuth, Lease[AwsKeys]] = {}
+        self._tokens: dict[_TokenAuth, Expiring[str]] = {}
+        self._aws_keys: dict[AwsAuth, Expiring[AwsKeys]] = {}
 
     async def headers(self, auth: Auth, wire: WireRequest) -> tuple[tuple[str, str], ...]:
         """The headers that authenticate `wire`.
@@ -47,21 +47,21 @@ class Credentials:
             return tuple((name, secret.reveal()) for name, secret in auth.headers)
         if isinstance(auth, AwsAuth):
             return await self._signature(auth, wire)
-        lease = self._tokens.get(auth)
-        if lease is None:
-            lease = self._tokens[auth] = self._token_lease(auth)
-        return (("authorization", f"Bearer {await lease.get()}"),)
+        token = self._tokens.get(auth)
+        if token is None:
+            token = self._tokens[auth] = self._expiring_token(auth)
+        return (("authorization", f"Bearer {await token.get()}"),)
 
-    def _token_lease(self, auth: _TokenAuth) -> Lease[str]:
+    def _expiring_token(self, auth: _TokenAuth) -> Expiring[str]:
         if isinstance(auth, GoogleAuth):
-            return Lease(lambda: google_token(auth, self._http, self._clock, self._environment), self._clock)
-        return Lease(lambda: client_token(auth, self._http), self._clock)
+            return Expiring(lambda: google_token(auth, self._http, self._clock, self._environment), self._clock)
+        return Expiring(lambda: client_token(auth, self._http), self._clock)
 
     async def _signature(self, auth: AwsAuth, wire: WireRequest) -> tuple[tuple[str, str], ...]:
-        lease = self._aws_keys.get(auth)
-        if lease is None:
-            lease = self._aws_keys[auth] = Lease(lambda: fetch_keys(auth, self._http, self._clock), self._clock)
-        keys = await lease.get()
+        held = self._aws_keys.get(auth)
+        if held is None:
+            held = self._aws_keys[auth] = Expiring(lambda: fetch_keys(auth, self._http, self._clock), self._clock)
+        keys = await held.get()
         # By now a thread of `fetch_keys` has done botocore's slow import.
         from gateway.upstream.sigv4 import sign
 
@@ -72,7 +72,7 @@ class Credentials:
 
     def close(self) -> None:
         """Break off the fetches under way."""
-        for lease in self._tokens.values():
-            lease.close()
+        for token in self._tokens.values():
+            token.close()
         for keys in self._aws_keys.values():
             keys.close()

@@ -16,7 +16,7 @@ RETRY_RENEWAL_S = 10.0
 """After a failed renewal, while the old value still holds, the next one waits this long."""
 
 
-class Lease(Generic[_T]):
+class Expiring(Generic[_T]):
     """Holds one expiring value.
 
     Whoever asks while there is none waits for the one fetch under way, and shares its failure. While the value holds,
