@@ -14,7 +14,7 @@ from litestar import Litestar, Request, Response
 from litestar.exceptions import HTTPException
 from litestar.plugins import PluginProtocol
 from litestar.plugins.core import MsgspecDIPlugin
-from litestar.types import Receive, Scope, Send
+from litestar.types import HTTPScope, Receive, Send
 
 from gateway.api import native
 from gateway.api.endpoints import ENDPOINTS
@@ -87,13 +87,13 @@ class Application:
         self._invoker = invoker
         self._pages = pages
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """Serve one request. The server runs no lifespan: it enters the gateway's running state itself."""
         found = find_surface(scope["path"])
         if found is not None:
             surface, parameter = found
             await self._invoker().handle(surface.asked(scope["query_string"]), parameter, scope, receive, send)
-        elif scope["method"] == "POST" and not scope["path"].startswith(_PAGES):  # type: ignore[typeddict-item]
+        elif scope["method"] == "POST" and not scope["path"].startswith(_PAGES):
             # An application with a wrong base URL asks here, and no page's log would tell anybody of it.
             await self._invoker().handle(_nowhere(scope["path"]), scope["path"], scope, receive, send)
         else:

@@ -2,7 +2,7 @@
 
 import zlib
 
-from litestar.types import Receive, Scope
+from litestar.types import HTTPScope, Receive
 
 from gateway.types.errors import ErrorType, RequestError
 
@@ -11,14 +11,11 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 _GZIP = b"\x1f\x8b"
 
 
-async def read_body(receive: Receive, scope: Scope) -> bytes:
+async def read_body(receive: Receive, scope: HTTPScope) -> bytes:
     """The body, unpacked. Raises RequestError when it is too large, is no gzip, or its caller leaves before its end."""
-    message = await receive()
-    body: bytes = message.get("body", b"")  # type: ignore[assignment]
-    if message.get("more_body", False):
+    body, more = await _next_part(receive)
+    if more:
         body = await _all_parts(body, receive, scope)
-    else:
-        _check_present(message["type"])
     # No JSON begins so: what a header says of the encoding need not be looked for.
     return _unpacked(body) if body.startswith(_GZIP) else body
 
@@ -36,24 +33,29 @@ def _unpacked(body: bytes) -> bytes:
     return unpacked
 
 
-async def _all_parts(first: bytes, receive: Receive, scope: Scope) -> bytes:
+async def _all_parts(first: bytes, receive: Receive, scope: HTTPScope) -> bytes:
     # Only large bodies come in parts: who announces too large a one need not send it.
     _check_size(_announced_bytes(scope))
     parts = [first]
     size = len(first)
     more = True
     while more:
-        message = await receive()
-        _check_present(message["type"])
-        part: bytes = message.get("body", b"")  # type: ignore[assignment]
+        part, more = await _next_part(receive)
         size += len(part)
         _check_size(size)
         parts.append(part)
-        more = message.get("more_body", False)  # type: ignore[assignment]
     return b"".join(parts)
 
 
-def _announced_bytes(scope: Scope) -> int:
+async def _next_part(receive: Receive) -> tuple[bytes, bool]:
+    """One part of the body, and whether another follows."""
+    message = await receive()
+    if message["type"] != "http.request":
+        raise RequestError(ErrorType.CALLER_LEFT, "The caller closed the connection.")
+    return message.get("body", b""), message.get("more_body", False)
+
+
+def _announced_bytes(scope: HTTPScope) -> int:
     # The server has refused lengths that are none.
     return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
 
@@ -61,8 +63,3 @@ def _announced_bytes(scope: Scope) -> int:
 def _check_size(size_bytes: int) -> None:
     if size_bytes > MAX_BODY_BYTES:
         raise RequestError(ErrorType.REQUEST_TOO_LARGE, f"The request's body is over {MAX_BODY_BYTES // 2**20} MiB.")
-
-
-def _check_present(message_type: str) -> None:
-    if message_type == "http.disconnect":
-        raise RequestError(ErrorType.CALLER_LEFT, "The caller closed the connection.")

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 
 import msgspec
-from litestar.types import Receive, Scope, Send
+from litestar.types import HTTPScope, Receive, Send
 
 from gateway.api.auth import Authenticator, may_use
 from gateway.api.body import read_body
@@ -44,7 +44,9 @@ class Invoker:
         self._limits = limits
         self._routes = routes
 
-    async def handle(self, surface: Surface, parameter: str | None, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(
+        self, surface: Surface, parameter: str | None, scope: HTTPScope, receive: Receive, send: Send
+    ) -> None:
         """Serve one request of `surface`; `parameter` is the route's name where the path has it."""
         with self._observe(surface, scope) as observation:
             delivery = AsgiDelivery(surface, observation, receive, send)
@@ -62,7 +64,7 @@ class Invoker:
         self,
         surface: Surface,
         parameter: str | None,
-        scope: Scope,
+        scope: HTTPScope,
         receive: Receive,
         observation: RequestObservation,
         delivery: AsgiDelivery,
@@ -71,7 +73,7 @@ class Invoker:
         if parameter is not None:
             # A bad body is then counted under its route.
             _find(surface, routes, parameter, observation, delivery)
-        if scope["method"] != "POST":  # type: ignore[typeddict-item]
+        if scope["method"] != "POST":
             raise RequestError(ErrorType.METHOD_NOT_ALLOWED, "Method Not Allowed")
         observation.caller, key = self._authenticator.identify(scope["headers"], _address(scope))
         waiting = observation.clock.monotonic()
@@ -99,7 +101,7 @@ class Invoker:
             delivery.watch()
         await self._serving.serve(observation, route, request, delivery)
 
-    def _observe(self, surface: Surface, scope: Scope) -> RequestObservation:
+    def _observe(self, surface: Surface, scope: HTTPScope) -> RequestObservation:
         traceparent = user_agent = None
         for name, value in scope["headers"]:
             if name == b"traceparent":
@@ -109,7 +111,7 @@ class Invoker:
         server = scope.get("server")
         return observe_request(
             self._observer,
-            method=_METHODS.get(scope["method"], "_OTHER"),  # type: ignore[typeddict-item]
+            method=_METHODS.get(scope["method"], "_OTHER"),
             path_template=surface.path,
             scheme=scope["scheme"],
             server=(server[0], server[1] or 0) if server else ("", 0),
@@ -134,12 +136,12 @@ def _public(error: Exception | asyncio.CancelledError, observation: RequestObser
     return ServiceError(ErrorType.INTERNAL, "The gateway failed; its log has the cause by trace id.")
 
 
-def _address(scope: Scope) -> str:
+def _address(scope: HTTPScope) -> str:
     client = scope.get("client")
     return client[0] if client else ""
 
 
-def _forwarded(surface: Surface, scope: Scope) -> tuple[tuple[str, str], ...]:
+def _forwarded(surface: Surface, scope: HTTPScope) -> tuple[tuple[str, str], ...]:
     if not surface.forwarded_headers:
         return ()
     return tuple(

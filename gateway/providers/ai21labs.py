@@ -47,9 +47,9 @@ class _FinishReason(Struct, frozen=True):
     reason: str | None = None
 
 
-class _Completion(Struct):
+class _Completion(Struct, rename="camel"):
     data: _Data
-    finishReason: _FinishReason = _FinishReason()  # noqa: N815 - the vendor's name
+    finish_reason: _FinishReason = _FinishReason()
 
 
 class _Reply(Struct):
@@ -63,7 +63,7 @@ def from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelRe
     """The completions as choices. In the original shape the vendor's finish reason stays as it is."""
     choices = []
     for index, completion in enumerate(decode_reply(_REPLY, body).completions):
-        theirs = completion.finishReason.reason
+        theirs = completion.finish_reason.reason
         reason = theirs if request.original_shape or theirs is None else FINISH_REASONS.get(theirs, "stop")
         choices.append(TextChoice(index=index, text=completion.data.text, finish_reason=reason))
     return completion_reply(request, choices, model=endpoint.model, usage=None)

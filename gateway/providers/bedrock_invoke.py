@@ -151,15 +151,15 @@ class _Claude(Struct):
     stop_reason: str | None = None
 
 
-class _TitanResult(Struct):
-    outputText: str = ""  # noqa: N815 - the vendor's names, here and below
-    completionReason: str | None = None  # noqa: N815
-    tokenCount: int | None = None  # noqa: N815
+class _TitanResult(Struct, rename="camel"):
+    output_text: str = ""
+    completion_reason: str | None = None
+    token_count: int | None = None
 
 
-class _Titan(Struct):
+class _Titan(Struct, rename="camel"):
     results: list[_TitanResult]
-    inputTextTokenCount: int | None = None  # noqa: N815
+    input_text_token_count: int | None = None
 
 
 class _Generation(Struct):
@@ -179,9 +179,9 @@ class _Reason(Struct, frozen=True):
     reason: str | None = None
 
 
-class _Completion(Struct):
+class _Completion(Struct, rename="camel"):
     data: _Data = _Data()
-    finishReason: _Reason = _Reason()  # noqa: N815
+    finish_reason: _Reason = _Reason()
 
 
 class _AI21(Struct):
@@ -228,12 +228,12 @@ def _read_claude(body: bytes) -> tuple[_Texts, Usage | None]:
 
 def _read_titan(body: bytes) -> tuple[_Texts, Usage | None]:
     reply = decode_reply(_TITAN, body)
-    counts = [result.tokenCount for result in reply.results]
+    counts = [result.token_count for result in reply.results]
     output = sum(count for count in counts if count is not None) if None not in counts else None
     usage = None
-    if reply.inputTextTokenCount is not None:
-        usage = Usage(input_tokens=reply.inputTextTokenCount, output_tokens=output)
-    return [(result.outputText, _reason(result.completionReason)) for result in reply.results], usage
+    if reply.input_text_token_count is not None:
+        usage = Usage(input_tokens=reply.input_text_token_count, output_tokens=output)
+    return [(result.output_text, _reason(result.completion_reason)) for result in reply.results], usage
 
 
 def _read_cohere(body: bytes) -> tuple[_Texts, Usage | None]:
@@ -243,7 +243,7 @@ def _read_cohere(body: bytes) -> tuple[_Texts, Usage | None]:
 
 def _read_ai21(body: bytes) -> tuple[_Texts, Usage | None]:
     completions = decode_reply(_AI21_REPLY, body).completions
-    return [(completion.data.text, _reason(completion.finishReason.reason)) for completion in completions], None
+    return [(completion.data.text, _reason(completion.finish_reason.reason)) for completion in completions], None
 
 
 _READERS: dict[str, Callable[[bytes], tuple[_Texts, Usage | None]]] = {
@@ -279,9 +279,9 @@ def embeddings_to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest
     return WireRequest(url=model_url(endpoint, "invoke"), body=encode(body | extras), headers=HEADERS)
 
 
-class _TitanVector(Struct):
+class _TitanVector(Struct, rename="camel"):
     embedding: list[float]
-    inputTextTokenCount: int | None = None  # noqa: N815
+    input_text_token_count: int | None = None
 
 
 class _ByType(Struct):
@@ -300,7 +300,7 @@ def embeddings_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint)
     """The vectors; Titan counts its tokens in the body, Cohere's count is in a header."""
     if vendor_of(endpoint.model) == "amazon":
         reply = decode_reply(_TITAN_VECTOR, body)
-        count = reply.inputTextTokenCount
+        count = reply.input_text_token_count
         usage = None if count is None else Usage(input_tokens=count, output_tokens=0)
         return embeddings_reply(request, [reply.embedding], model=endpoint.model, usage=usage)
     found = decode_reply(_COHERE_VECTORS, body).embeddings

@@ -77,18 +77,7 @@ class Attempts:
             self._accounts.release(hold)
             raise
         observation.encode_s += clock.monotonic() - admitted
-        known = AttemptFacts(
-            kind=kind,
-            operation=request.operation,
-            provider=bound.target.provider,
-            gen_ai_provider=bound.gen_ai_provider,
-            request_model=bound.target.model,
-            server_address=bound.server_address,
-            server_port=bound.server_port,
-            stream=request.stream,
-            parameters=request_parameters(request) if observation.trace.sampled else NO_PARAMETERS,
-        )
-        with observation.observe_attempt(known) as attempt:
+        with observation.observe_attempt(_known(bound, request, kind, sampled=observation.trace.sampled)) as attempt:
             attempt.asks(request)
             trial = _Trial(observation, attempt, bound, codec, request, delivery)
             try:
@@ -320,6 +309,21 @@ class _Trial:
             await delivery.begin_stream()
         if data:
             await delivery.chunk(data)
+
+
+def _known(bound: BoundTarget, request: ModelRequest, kind: AttemptKind, *, sampled: bool) -> AttemptFacts:
+    return AttemptFacts(
+        kind=kind,
+        operation=request.operation,
+        provider=bound.target.provider,
+        gen_ai_provider=bound.gen_ai_provider,
+        request_model=bound.target.model,
+        server_address=bound.server_address,
+        server_port=bound.server_port,
+        stream=request.stream,
+        # Only spans show them.
+        parameters=request_parameters(request) if sampled else NO_PARAMETERS,
+    )
 
 
 def _too_deep() -> UpstreamError:

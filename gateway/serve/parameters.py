@@ -3,7 +3,7 @@
 from typing import Annotated
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from gateway.types.model_io import ModelRequest
 from gateway.types.records import NO_PARAMETERS, RequestParameters
@@ -48,10 +48,10 @@ class _View(Struct):
     n: _Int64 | None = None
     response_format: _Format | None = None
     reasoning_effort: str | None = None
-    generationConfig: _Generation | None = None  # noqa: N815 - the member's own name
+    generation_config: _Generation | None = field(default=None, name="generationConfig")
 
 
-_NAMES = frozenset(_View.__struct_fields__)
+_NAMES = frozenset(_View.__struct_encode_fields__)
 _VIEW = msgspec.json.Decoder(_View)
 _OUTPUT_TYPES = {"text": "text", "json_object": "json", "json_schema": "json", "application/json": "json"}
 _REASONING_LEVELS = frozenset({"none", "minimal", "low", "medium", "high", "xhigh", "max"})
@@ -66,7 +66,7 @@ def request_parameters(request: ModelRequest) -> RequestParameters:
         view = _VIEW.decode(msgspec.json.encode({name: request.fields[name] for name in present}))
     except msgspec.MsgspecError:
         return NO_PARAMETERS
-    generation = view.generationConfig
+    generation = view.generation_config
     return _canonical(view) if generation is None else _gemini(generation)
 
 

@@ -59,28 +59,11 @@ class Serving:
     async def _first_success(
         self, observation: RequestObservation, route: BoundRoute, request: ModelRequest, delivery: Delivery
     ) -> ModelReply | None:
-        targets = tuple(bound for bound in plan(route, self._rng) if request.operation in bound.endpoint.dialect.codecs)
-        if not targets:
-            state = "available" if request.original_shape else "implemented"
-            raise RequestError(
-                ErrorType.UNSUPPORTED_OPERATION,
-                f"The {request.operation} route is not {state} for {route.targets[0].provider_title} models.",
-            )
-        if request.stream:
-            targets = tuple(
-                bound for bound in targets if bound.endpoint.dialect.codecs[request.operation].open_stream is not None
-            )
-            if not targets:
-                raise RequestError(
-                    ErrorType.INVALID_REQUEST,
-                    f"Streaming is not available for {route.targets[0].provider_title} models. Ask without 'stream'.",
-                    param="stream",
-                )
+        targets = self._breakers.order(able(plan(route, self._rng), request))
         budget = self._retry_budgets.setdefault(route.route.name, RetryBudget())
         budget.deposit()
         retries_left = route.route.retries
         kind = AttemptKind.FIRST
-        targets = self._breakers.order(targets)
         for bound in targets:
             tries = 0
             while True:
@@ -147,6 +130,25 @@ class Serving:
             return error.retry_after_s if error.retry_after_s <= LONGEST_WAIT_S else None
         # Full jitter: callers that failed together must not come back together.
         return self._rng.random() * min(_FIRST_BACKOFF_S * 2.0**tries, LONGEST_WAIT_S)
+
+
+def able(targets: tuple[BoundTarget, ...], request: ModelRequest) -> tuple[BoundTarget, ...]:
+    """Those of a route's targets whose dialects can serve the request; raises RequestError when there is none."""
+    operation, title = request.operation, targets[0].provider_title
+    found = tuple(bound for bound in targets if operation in bound.endpoint.dialect.codecs)
+    if not found:
+        state = "available" if request.original_shape else "implemented"
+        raise RequestError(ErrorType.UNSUPPORTED_OPERATION, f"The {operation} route is not {state} for {title} models.")
+    if not request.stream:
+        return found
+    found = tuple(bound for bound in found if bound.endpoint.dialect.codecs[operation].open_stream is not None)
+    if not found:
+        raise RequestError(
+            ErrorType.INVALID_REQUEST,
+            f"Streaming is not available for {title} models. Ask without 'stream'.",
+            param="stream",
+        )
+    return found
 
 
 def may_be_tried_elsewhere(error: GatewayError) -> bool:

@@ -11,7 +11,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from gateway.telemetry.logs import RequestLine, line_of
-from gateway.telemetry.queue import BackgroundQueue, Batching
+from gateway.telemetry.queue import USUAL_BATCHING, BackgroundQueue, Batching
 from gateway.telemetry.spans import SCOPE
 from gateway.types.records import RequestRecord
 from gateway.types.route import CaptureTo
@@ -93,7 +93,7 @@ class LogRecordSink:
         *,
         on_export: Callable[[int], None],
         on_drop: Callable[[str, int], None],
-        batching: Batching = Batching(),  # noqa: B008 - frozen
+        batching: Batching = USUAL_BATCHING,
     ) -> None:
         self._exporter = exporter
         self._resource = resource

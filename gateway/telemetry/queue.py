@@ -31,6 +31,9 @@ class Batching(Struct, frozen=True, kw_only=True):
     interval_s: float = 0.2
 
 
+USUAL_BATCHING = Batching()
+
+
 class BackgroundQueue(Generic[_T]):
     """Hands items in batches to `consume`, on its own thread.
 
@@ -49,7 +52,7 @@ class BackgroundQueue(Generic[_T]):
         on_done: Callable[[Sequence[_T]], None] = lambda _: None,
         *,
         failure: str = EXPORT_FAILED,
-        batching: Batching = Batching(),  # noqa: B008 - frozen
+        batching: Batching = USUAL_BATCHING,
     ) -> None:
         self._consume = consume
         self._on_drop = on_drop

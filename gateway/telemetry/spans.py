@@ -20,7 +20,7 @@ from gateway import __version__
 from gateway.config.schema import Semconv
 from gateway.telemetry import attributes
 from gateway.telemetry.attributes import Attribute, Told, attempt_told, of_generation, server_told
-from gateway.telemetry.queue import REJECTED, BackgroundQueue, Batching
+from gateway.telemetry.queue import REJECTED, USUAL_BATCHING, BackgroundQueue, Batching
 from gateway.types.errors import Outcome
 from gateway.types.records import HttpExchange, RequestRecord
 
@@ -184,7 +184,7 @@ class SpanSink:
         *,
         on_export: Callable[[int], None],
         on_drop: Callable[[str, int], None],
-        batching: Batching = Batching(),  # noqa: B008 - frozen
+        batching: Batching = USUAL_BATCHING,
     ) -> None:
         self._exporter = exporter
         self._on_export = on_export
@@ -234,7 +234,7 @@ class InstrumentedSpans(SpanProcessor):
         *,
         on_export: Callable[[int], None],
         on_drop: Callable[[str, int], None],
-        batching: Batching = Batching(),  # noqa: B008 - frozen
+        batching: Batching = USUAL_BATCHING,
     ) -> None:
         self._exporter = exporter
         self.queue: BackgroundQueue[ReadableSpan] = BackgroundQueue(
