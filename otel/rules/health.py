@@ -29,14 +29,18 @@ PROVIDERS = Group(
     name="gaugeway-providers",
     rules=(
         Alert(
+            # An open circuit leaves too few attempts for a share to mean anything.
             name="GaugewayProviderDown",
-            expr=_provider_share(is_("outcome", Outcome.PROVIDER), "5m", thresholds.PROVIDER_DOWN_SHARE),
+            expr=(
+                f"{_provider_share(is_('outcome', Outcome.PROVIDER), '5m', thresholds.PROVIDER_DOWN_SHARE)} or "
+                f"{OF.gauge_over('min_over_time', names.CIRCUIT_STATE, window='1m', by=('job', 'provider'), fold='max')} > 0"
+            ),
             hold="3m",
             severity=Severity.CRITICAL,
-            summary="Provider [[provider]] fails [[value:percent]] of attempts",
+            summary="Provider [[provider]] is down",
             description=(
-                "[[value:percent]] of the attempts at [[provider]] end by its fault. Routes with a fallback are served "
-                "by the next target; the others fail."
+                "Most attempts at [[provider]] end by its fault, or a circuit to it stays open. Routes with a fallback are "
+                "served by the next target; the others fail."
             ),
             dashboard="gaugeway-providers",
         ),
@@ -163,7 +167,10 @@ LEDGER = Group(
             hold="5m",
             severity=Severity.WARNING,
             summary="The ledger of [[instance]] is behind",
-            description="Commits of [[instance]] take too long, or too many entries wait for theirs ([[value]]).",
+            description=(
+                f"One commit in a hundred of [[instance]] takes more than {thresholds.LEDGER_COMMIT_P99_S:g} s, or more than "
+                f"{thresholds.LEDGER_PENDING:g} entries wait for theirs."
+            ),
             dashboard="gaugeway-gateway",
         ),
         Alert(

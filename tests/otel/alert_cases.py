@@ -33,6 +33,10 @@ def _attempts(outcome: str, error: str, values: str, provider: str = "groq") -> 
     return {f'gateway_attempts_total{{job="gaugeway",{labels}}}': values}
 
 
+def _circuit(values: str) -> dict[str, str]:
+    return {'gateway_provider_circuit_state{job="gaugeway",instance="i",provider="groq",model="m"}': values}
+
+
 def _first_chunks(slow: str, total: str) -> dict[str, str]:
     name = "gen_ai_client_operation_time_to_first_chunk_seconds"
     labels = 'job="gaugeway",route="chat",gen_ai_provider_name="groq"'
@@ -251,6 +255,19 @@ CASES = (
         why="a provider that refuses wrong requests is not down",
         series=_attempts("caller", "provider_invalid_request", "0+6x60") | _attempts("ok", "", "0+1x60"),
         at="20m",
+    ),
+    Case(
+        alert="GaugewayProviderDown",
+        why="the circuit is open, so that a probe each four minutes is all that still fails",
+        series=_attempts("provider", "connect_failed", "0x5 5x3 6x3 7x3 8x60") | _circuit("0x5 2x60"),
+        at="20m",
+        firing=({"provider": "groq"},),
+    ),
+    Case(
+        alert="GaugewayProviderDown",
+        why="the circuit was open for two minutes",
+        series=_attempts("ok", "", "0+6x60") | _circuit("0x10 2x1 0x60"),
+        at="14m",
     ),
     Case(
         alert="GaugewayProviderFailing",
