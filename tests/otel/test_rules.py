@@ -12,6 +12,7 @@ import yaml
 
 from otel.rules import render
 from otel.rules.model import Alert
+from tests.dashboards.documents import DOCUMENTS
 from tests.otel.alert_cases import CASES, Case
 from tests.promql import foreign_labels
 from tests.servers import require
@@ -77,6 +78,18 @@ def test_every_alert_has_a_runbook(name: str) -> None:
     assert text.startswith(f"# {name}\n")
     for heading in ("## What it means", "## Look", "## Do"):
         assert heading in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_runbook_can_be_followed(name: str) -> None:
+    """The panels that it names are on those boards, and its queries name only what the catalogue has."""
+    text = (RUNBOOKS / f"{name}.md").read_text("utf-8")
+    for board, panel in re.findall(
+        r"^\d+\. (Overview|Latency|Spend|Providers|Gateway)\b[^*:;]*\*([^*]+)\*", text, re.MULTILINE
+    ):
+        assert panel in {one.get("title") for one in DOCUMENTS[board.lower()]["panels"]}
+    for expr in re.findall(r"In Prometheus: `(.+)`$", text, re.MULTILINE):
+        assert not foreign_labels(expr)
 
 
 def test_no_runbook_is_left_over() -> None:
