@@ -11,7 +11,7 @@ from msgspec import Struct
 from dashboards import promql
 from dashboards.panels import DATASOURCE, Panel
 from gateway.telemetry import names
-from gateway.telemetry.names import Metric
+from gateway.telemetry.metric import Metric
 
 TAG = "gaugeway"
 

@@ -7,7 +7,7 @@ from dashboards.panels import Panel, Query, Unit, buckets, time_series
 from dashboards.phases import PARTS, TOTAL
 from dashboards.promql import is_, is_not, known, ratio
 from gateway.telemetry import names
-from gateway.telemetry.names import Metric
+from gateway.telemetry.metric import Metric
 
 VARIABLES = (boards.JOB, boards.INSTANCE, boards.ROUTE, boards.GEN_AI_PROVIDER, boards.MODEL)
 OF = boards.source(VARIABLES)

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from gateway.telemetry.names import BUILD_INFO, Kind, Metric
+from gateway.telemetry.metric import Kind, Metric
+from gateway.telemetry.names import BUILD_INFO
 
 RATE_INTERVAL = "$__rate_interval"
 RANGE = "$__range"

@@ -22,7 +22,8 @@ from typing import TextIO
 from msgspec import Struct
 
 from gateway.telemetry import names
-from gateway.telemetry.names import CATALOGUE, Kind, Metric
+from gateway.telemetry.metric import Kind, Metric
+from gateway.telemetry.names import CATALOGUE
 from gateway.types.errors import ErrorType
 
 Labels = tuple[str, ...]

@@ -7,7 +7,8 @@ import promql_parser
 from msgspec import Struct
 
 from dashboards.promql import FOREIGN, TARGET_LABELS
-from gateway.telemetry.names import CATALOGUE, Kind
+from gateway.telemetry.metric import Kind
+from gateway.telemetry.names import CATALOGUE
 
 SUFFIXES = {Kind.COUNTER: ("",), Kind.GAUGE: ("",), Kind.HISTOGRAM: ("_bucket", "_count", "_sum")}
 SERIES = {metric.name + suffix: metric for metric in CATALOGUE for suffix in SUFFIXES[metric.kind]}

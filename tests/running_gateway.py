@@ -29,7 +29,7 @@ from gateway.config.settings import Settings
 from gateway.providers.registry import find_provider
 from gateway.server import Server, make_server
 from gateway.spend.opening import Ledgers, passing_ledgers
-from gateway.telemetry.names import Metric
+from gateway.telemetry.metric import Metric
 from gateway.telemetry.setup import Telemetry, TraceExport
 from gateway.types.clock import Clock, Rng
 from gateway.types.records import RequestRecord

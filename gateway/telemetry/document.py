@@ -12,7 +12,7 @@ from typing import get_type_hints
 from gateway.telemetry import attributes, names, variables
 from gateway.telemetry.attributes import Attribute
 from gateway.telemetry.logs import RequestLine
-from gateway.telemetry.names import Kind, Metric, Stability
+from gateway.telemetry.metric import DEFAULT_MAX_SERIES, Across, Kind, Metric, Stability
 from gateway.types.errors import ErrorType, Outcome
 
 PATH = Path("docs/instrumentation.md")
@@ -153,11 +153,11 @@ def _notes(metric: Metric) -> str:
         notes.append("exemplars")
     if metric.stability is Stability.EXPERIMENTAL:
         notes.append("experimental")
-    if metric.kind is Kind.GAUGE and metric.across is not names.Across.SUM:
+    if metric.kind is Kind.GAUGE and metric.across is not Across.SUM:
         notes.append(f"{metric.across} of the workers")
     if metric.semconv is not None:
         notes.append(f"`semconv: {metric.semconv}`")
-    if metric.labels and metric.max_series != names.DEFAULT_MAX_SERIES:
+    if metric.labels and metric.max_series != DEFAULT_MAX_SERIES:
         notes.append(f"up to {metric.max_series} series")
     return f" ({'; '.join(notes)})" if notes else ""
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 
 from gateway.telemetry.cells import Exemplar
-from gateway.telemetry.names import Kind, Metric
+from gateway.telemetry.metric import Kind, Metric
 from gateway.telemetry.readings import Families, Series
 
 OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"

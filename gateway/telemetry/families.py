@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from gateway.telemetry.cells import Block, Counter, Gauge, Histogram
-from gateway.telemetry.names import Kind, Metric
+from gateway.telemetry.metric import Kind, Metric
 from gateway.types.records import OTHER
 
 

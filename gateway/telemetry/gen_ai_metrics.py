@@ -12,7 +12,7 @@ from gateway.config.schema import Semconv
 from gateway.telemetry import names
 from gateway.telemetry.cells import Counter, Histogram
 from gateway.telemetry.families import Family
-from gateway.telemetry.names import Metric
+from gateway.telemetry.metric import Metric
 from gateway.types.records import AttemptRecord
 from gateway.types.usage import Usage, UsageSource
 

@@ -13,7 +13,7 @@ from gateway.telemetry import names
 from gateway.telemetry.cells import Block, Counter, Gauge, Histogram
 from gateway.telemetry.families import Family
 from gateway.telemetry.gen_ai_metrics import GENERATIONS, GenAiSeries, Generation
-from gateway.telemetry.names import Metric
+from gateway.telemetry.metric import Metric
 from gateway.telemetry.readings import Families, Reading, read, read_lazily
 from gateway.types.errors import Outcome
 from gateway.types.records import OTHER, AttemptKind, AttemptRecord, Basis, Cost, RequestRecord

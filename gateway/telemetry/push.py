@@ -15,7 +15,6 @@ from opentelemetry.sdk.metrics.export import (
     Gauge,
     Histogram,
     HistogramDataPoint,
-    Metric,
     MetricExporter,
     MetricExportResult,
     MetricsData,
@@ -24,11 +23,11 @@ from opentelemetry.sdk.metrics.export import (
     ScopeMetrics,
     Sum,
 )
+from opentelemetry.sdk.metrics.export import Metric as SdkMetric
 from opentelemetry.sdk.resources import Resource
 
-from gateway.telemetry import names
 from gateway.telemetry.cells import Exemplar
-from gateway.telemetry.names import Kind
+from gateway.telemetry.metric import Kind, Metric
 from gateway.telemetry.readings import BY_NAME, Reading, Series
 from gateway.telemetry.spans import SCOPE
 
@@ -43,7 +42,7 @@ def metrics_data(reading: Reading, resource: Resource, start_ns: int, now_ns: in
     return MetricsData([ResourceMetrics(resource=resource, scope_metrics=[scope], schema_url="")])
 
 
-def _metric(metric: names.Metric, family: dict[tuple[str, ...], Series], start_ns: int, now_ns: int) -> Metric:
+def _metric(metric: Metric, family: dict[tuple[str, ...], Series], start_ns: int, now_ns: int) -> SdkMetric:
     data: Sum | Gauge | Histogram
     labelled = [(dict(zip(metric.labels, labels, strict=True)), series) for labels, series in family.items()]
     if metric.kind is Kind.HISTOGRAM:
@@ -57,11 +56,11 @@ def _metric(metric: names.Metric, family: dict[tuple[str, ...], Series], start_n
         ]
         data = Sum(points, _CUMULATIVE, is_monotonic=True) if metric.kind is Kind.COUNTER else Gauge(points)
     # No unit: a receiver would append it to names that already end in theirs.
-    return Metric(metric.name, metric.help, "", data)
+    return SdkMetric(metric.name, metric.help, "", data)
 
 
 def _histogram_point(
-    metric: names.Metric, labels: dict[str, str], series: Series, start_ns: int, now_ns: int
+    metric: Metric, labels: dict[str, str], series: Series, start_ns: int, now_ns: int
 ) -> HistogramDataPoint:
     counts = [int(count) for count in series.values[1:]]
     return HistogramDataPoint(

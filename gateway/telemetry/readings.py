@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from msgspec import Struct
 
 from gateway.telemetry.cells import EXEMPLAR_SLOTS, Block, Definition, Exemplar
-from gateway.telemetry.names import EVERY_FAMILY, Across, Kind, Metric
+from gateway.telemetry.metric import Across, Kind, Metric
+from gateway.telemetry.names import EVERY_FAMILY
 
 BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in EVERY_FAMILY}
 

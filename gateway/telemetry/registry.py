@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar as PrometheusExemplar
 
 from gateway.telemetry.cells import Exemplar
-from gateway.telemetry.names import Kind, Metric
+from gateway.telemetry.metric import Kind, Metric
 from gateway.telemetry.readings import Families, Series
 
 

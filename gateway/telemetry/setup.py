@@ -25,6 +25,7 @@ from gateway.telemetry.exporters import OtlpProtocol, log_exporter, metric_expor
 from gateway.telemetry.listener import Exposition
 from gateway.telemetry.logs import RequestLog
 from gateway.telemetry.messages import count_lost_messages
+from gateway.telemetry.metric import Metric
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observer import Observer, Sink
 from gateway.telemetry.otlp import DirectOTLPSpanExporter
@@ -265,7 +266,7 @@ class Telemetry:
     def _export_failed(self, signal: Signal) -> None:
         self.metrics.counter(names.EXPORT_ERRORS, signal).inc()
 
-    def _total(self, metric: names.Metric) -> int:
+    def _total(self, metric: Metric) -> int:
         return int(sum(series.values[0] for series in self.metrics.read().get(metric.name, {}).values()))
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ from dashboards import thresholds
 from dashboards.phases import PARTS
 from dashboards.promql import UP, Match, Source, is_, ratio
 from gateway.telemetry import names
-from gateway.telemetry.names import Metric
+from gateway.telemetry.metric import Metric
 from gateway.types.errors import ErrorType, Outcome
 from otel.rules.model import Alert, Group, Severity
 

@@ -14,7 +14,8 @@ from gateway.telemetry import names
 from gateway.telemetry.cells import Block
 from gateway.telemetry.fleet import Fleet
 from gateway.telemetry.listener import Exposition
-from gateway.telemetry.names import DEFAULT_MAX_SERIES, EVERY_FAMILY, Kind
+from gateway.telemetry.metric import DEFAULT_MAX_SERIES, Kind
+from gateway.telemetry.names import EVERY_FAMILY
 from gateway.telemetry.setup import TraceExport
 from tests.collector import running_collector
 from tests.journeys.streaming_apis import STREAMING

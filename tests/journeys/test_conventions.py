@@ -23,8 +23,9 @@ from gateway.providers.registry import PROVIDERS, canonical_name
 from gateway.providers.spec import Framing
 from gateway.serve.routing import BoundRoute, BoundTarget
 from gateway.telemetry.cells import Block
+from gateway.telemetry.metric import Kind
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.names import EVERY_FAMILY, Kind
+from gateway.telemetry.names import EVERY_FAMILY
 from gateway.telemetry.spans import SpanMaker
 from gateway.types.auth import HeaderAuth
 from gateway.types.records import RequestRecord

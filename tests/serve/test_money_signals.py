@@ -8,8 +8,8 @@ from gateway.spend.budgets import BudgetBook
 from gateway.spend.keys import make_key, revoked
 from gateway.telemetry import names
 from gateway.telemetry.cells import Block
+from gateway.telemetry.metric import Metric
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.names import Metric
 from tests.spend.accounts import NOON_NS, OpenAccounts, SetClock, budget, facts
 from tests.spend.test_ledger import settle
 

@@ -18,6 +18,7 @@ from gateway.config.schema import TelemetryFile
 from gateway.telemetry import names
 from gateway.telemetry.cells import Block
 from gateway.telemetry.exporters import protocol
+from gateway.telemetry.metric import Metric
 from gateway.telemetry.readings import read
 from gateway.telemetry.request_observation import observe_request
 from gateway.telemetry.setup import Telemetry, TraceExport, trace_export
@@ -49,7 +50,7 @@ def publish(made: Telemetry, count: int = 1) -> int:
     return 3 * count
 
 
-def total(made: Telemetry, metric: names.Metric) -> float:
+def total(made: Telemetry, metric: Metric) -> float:
     """The sum of a counter's series."""
     return sum(series.values[0] for series in made.metrics.read().get(metric.name, {}).values())
 
