@@ -8,6 +8,7 @@ import pytest
 
 from gateway.telemetry import names
 from gateway.telemetry.cells import Block
+from gateway.telemetry.metric import DEFAULT_MAX_SERIES
 from gateway.telemetry.metrics import RESPONSE_MODELS, Metrics
 from gateway.types.errors import ErrorType
 from gateway.types.records import Caller, RequestRecord
@@ -69,8 +70,8 @@ def test_configured_names_without_end_are_capped() -> None:
     for number in range(5_000):
         metrics.record(facts.request(route=f"route-{number}", error_type=ErrorType.RATE_LIMITED))
     counts = {name: len(family) for name, family in metrics.read().items()}
-    assert max(counts.values()) == names.DEFAULT_MAX_SERIES + 1
+    assert max(counts.values()) == DEFAULT_MAX_SERIES + 1
     total = sum(s.values[0] for s in metrics.read()[names.REQUESTS.name].values())
     assert total == 5_000
     overflow = metrics.counter(names.LABEL_OVERFLOW, names.REQUESTS.name).value
-    assert overflow == 5_000 - names.DEFAULT_MAX_SERIES
+    assert overflow == 5_000 - DEFAULT_MAX_SERIES
