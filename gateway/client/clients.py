@@ -97,8 +97,7 @@ class GatewayClient:
     def query(self, route: str, data: Mapping[str, Any]) -> Body:
         """Call a route in its own shape, as `mlflow.gateway.query` does; raises GatewayClientError."""
         _, body = self._call("POST", wire.invocation("gateway", route), data)
-        result: Body = msgspec.json.decode(body)
-        return result
+        return wire.decoded(body, Body)
 
     def chat(self, route: str, messages: wire.Messages, **parameters: Any) -> ChatReply:
         """A whole chat reply; `parameters` are OpenAI's. Raises GatewayClientError."""
@@ -172,10 +171,8 @@ class GatewayClient:
             with self._http.stream("POST", path, content=content, headers=_JSON) as reply:
                 if reply.status_code != 200:
                     wire.checked(reply.status_code, reply.headers, reply.read())
-                for line in reply.iter_lines():
-                    chunk = events.line(line, type_)
-                    if chunk is not None:
-                        yield chunk
+                for data in reply.iter_bytes():
+                    yield from events.feed(data, type_)
         except httpx.HTTPError as error:
             raise _unreachable(error) from error
         events.end()
@@ -215,8 +212,7 @@ class AsyncGatewayClient:
     async def query(self, route: str, data: Mapping[str, Any]) -> Body:
         """Call a route in its own shape; raises GatewayClientError."""
         _, body = await self._call("POST", wire.invocation("gateway", route), data)
-        result: Body = msgspec.json.decode(body)
-        return result
+        return wire.decoded(body, Body)
 
     async def chat(self, route: str, messages: wire.Messages, **parameters: Any) -> ChatReply:
         """A whole chat reply; `parameters` are OpenAI's. Raises GatewayClientError."""
@@ -290,9 +286,8 @@ class AsyncGatewayClient:
             async with self._http.stream("POST", path, content=content, headers=_JSON) as reply:
                 if reply.status_code != 200:
                     wire.checked(reply.status_code, reply.headers, await reply.aread())
-                async for line in reply.aiter_lines():
-                    chunk = events.line(line, type_)
-                    if chunk is not None:
+                async for data in reply.aiter_bytes():
+                    for chunk in events.feed(data, type_):
                         yield chunk
         except httpx.HTTPError as error:
             raise _unreachable(error) from error

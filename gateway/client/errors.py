@@ -3,6 +3,7 @@
 `error_type` is the gateway's closed word (docs/api.md lists them); `trace_id` finds the call in its traces and logs.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -110,7 +111,7 @@ def error_of(status: int | None, headers: Mapping[str, str], body: bytes) -> Gat
     """The error that a reply means; `status` None and no headers for an error inside a stream."""
     try:
         fields = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         fields = None
     fields = fields if isinstance(fields, dict) else {}
     error_type = headers.get("x-gateway-error-type") or _text(fields.get("error_type"))
@@ -145,6 +146,7 @@ def _message(detail: Any) -> str:
 
 def _seconds(value: str | None) -> float | None:
     try:
-        return float(value) if value is not None else None
+        seconds = float(value) if value is not None else -1.0
     except ValueError:
         return None
+    return seconds if 0 <= seconds < math.inf else None

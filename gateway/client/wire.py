@@ -1,6 +1,6 @@
 """Requests and replies without I/O: what both clients share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, TypeVar
 from urllib.parse import quote, urljoin
@@ -20,6 +20,7 @@ LONGEST_WAIT_S = 30.0
 
 _Reply = TypeVar("_Reply", ChatReply, TextReply, EmbeddingsReply)
 _Chunk = TypeVar("_Chunk", bound=Struct)
+_T = TypeVar("_T")
 
 
 class Page(Struct):
@@ -52,11 +53,11 @@ def checked(status: int, headers: Mapping[str, str], body: bytes) -> bytes:
     raise error_of(status, headers, body)
 
 
-def decoded(body: bytes, type_: type[_Chunk]) -> _Chunk:
+def decoded(body: bytes, type_: type[_T]) -> _T:
     """A body as what it must be; raises GatewayClientError."""
     try:
         return msgspec.json.decode(body, type=type_)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise GatewayClientError(f"The gateway's answer is not what its API documents: {error}") from error
 
 
@@ -74,22 +75,34 @@ def absolute(route: Route, base_url: str) -> Route:
     return msgspec.structs.replace(route, route_url=urljoin(base_url, route.route_url))
 
 
+class _Told(Struct):
+    """The word of an event that tells of an error."""
+
+    error_type: str = ""
+
+
 class Events(Struct):
-    """Reads the lines of an event stream."""
+    """Reads an event stream, cut anywhere.
+
+    Lines end with a line feed alone: the texts in them may hold what else Unicode counts as a line's end.
+    """
 
     finished: bool = False
+    _begun: bytes = b""
 
-    def line(self, line: str, type_: type[_Chunk]) -> _Chunk | None:
-        """The chunk that a line holds; raises GatewayClientError for an error inside the stream."""
-        if not line.startswith("data:"):
-            return None
-        data = line[5:].strip()
-        if data == "[DONE]":
-            self.finished = True
-            return None
-        if '"error_type"' in data and "choices" not in data:
-            raise error_of(None, {}, data.encode())
-        return decoded(data.encode(), type_)
+    def feed(self, data: bytes, type_: type[_Chunk]) -> Iterator[_Chunk]:
+        """The chunks that `data` completes; raises GatewayClientError for an error inside the stream."""
+        *lines, self._begun = (self._begun + data).split(b"\n")
+        for line in lines:
+            if not line.startswith(b"data:"):
+                continue
+            event = line[5:].strip()
+            if event == b"[DONE]":
+                self.finished = True
+            elif b'"error_type"' in event and decoded(event, _Told).error_type:
+                raise error_of(None, {}, event)
+            else:
+                yield decoded(event, type_)
 
     def end(self) -> None:
         """The lines are over; raises UnreachableError when the stream was not."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from decimal import Decimal
@@ -26,8 +27,11 @@ from gateway.client import (
     UnauthenticatedError,
     UnreachableError,
     Usage,
+    wire,
 )
 from gateway.client.errors import _BY_TYPE, error_of
+from gateway.client.results import ChatChunk
+from gateway.client.wire import Events
 from gateway.types.errors import ErrorType, Outcome
 from tests.conftest import StartGateway
 from tests.openai_replies import (
@@ -38,7 +42,7 @@ from tests.openai_replies import (
     openai_usage,
 )
 from tests.running_gateway import RunningGateway, routes_yaml
-from tests.scripted_upstream import ScriptedUpstream
+from tests.scripted_upstream import BytesReply, GarbageReply, HangupReply, Reply, ScriptedUpstream, StreamReply
 
 LIMIT = "limit: {calls: 1000, renewal_period: minute}"
 HI = openai_usage(13, 7)
@@ -149,6 +153,70 @@ async def test_streams(upstream: ScriptedUpstream, client: AsyncGatewayClient) -
     assert "".join(chunk.text for chunk in chunks) == "hello"
     assert chunks[-1].usage == Usage(13, 7, 20)
     assert "".join([chunk.text async for chunk in client.stream_complete("completions", "The sky is")]) == "blue"
+
+
+async def test_texts_with_other_line_ends(upstream: ScriptedUpstream, gateway: RunningGateway) -> None:
+    """What Unicode counts as a line's end, and vendors send as it is, is text like any other, wherever it is cut."""
+    text = "a\u2028b\u2029c\u0085d"
+    stream = openai_stream([text])
+    pieces = [piece.replace(json.dumps(text).encode(), f'"{text}"'.encode()) for piece in stream.pieces]  # type: ignore[union-attr]
+    whole = b"".join(pieces)
+    assert text.encode() in whole
+    upstream.script(StreamReply(pieces), StreamReply(pieces))
+    async with AsyncGatewayClient(gateway.url) as client:
+        assert "".join([chunk.text async for chunk in client.stream_chat("chat", "hi")]) == text
+
+    def blocking() -> str:
+        with GatewayClient(gateway.url) as client:
+            return "".join(chunk.text for chunk in client.stream_chat("chat", "hi"))
+
+    assert await asyncio.to_thread(blocking) == text
+    events = Events()
+    assert [chunk for byte in whole for chunk in events.feed(bytes((byte,)), ChatChunk)] == [
+        *Events().feed(whole, ChatChunk)
+    ]
+    assert events.finished
+
+
+@pytest.mark.parametrize(
+    ("reply", "failure"),
+    [
+        (BytesReply(b"<html>", content_type="text/html"), GatewayClientError),
+        (BytesReply(b"", status=204), GatewayClientError),
+        (BytesReply(b'{"a": "\xff"}'), GatewayClientError),
+        (BytesReply(b"[1]"), GatewayClientError),
+        (BytesReply(b"[" * 50_000), GatewayClientError),
+        (BytesReply(b"[" * 50_000, status=502), GatewayFailedError),
+        (BytesReply(b"{}", status=429, headers=[("retry-after", "-5")]), RateLimitedError),
+        (BytesReply(b"{}", status=503, headers=[("retry-after", "nan")]), GatewayFailedError),
+        (HangupReply(), UnreachableError),
+        (GarbageReply(), UnreachableError),
+    ],
+    ids=["html", "empty", "no-utf-8", "array", "deep", "deep-error", "negative-wait", "no-wait", "hang-up", "no-http"],
+)
+async def test_what_no_gateway_answers(
+    upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, reply: Reply, failure: type[GatewayClientError]
+) -> None:
+    """Whatever a proxy on the way answers instead is one of the client's own errors, in both clients."""
+    monkeypatch.setattr(wire, "FIRST_BACKOFF_S", 0.0)
+    upstream.always(reply)
+
+    def blocking() -> Any:
+        with GatewayClient(upstream.url, retries=1) as client:
+            return client.query("chat", {})
+
+    async with AsyncGatewayClient(upstream.url, retries=1) as client:
+        for call in (client.query("chat", {}), client.chat("chat", "hi"), asyncio.to_thread(blocking)):
+            with pytest.raises(GatewayClientError) as caught:
+                await call
+            assert type(caught.value) is failure
+
+
+async def test_an_error_that_speaks_of_choices() -> None:
+    """An event with the gateway's word is an error, whatever the provider's own words in it are."""
+    event = b'data: {"detail": "no such \\"choices\\"", "error_type": "stream_error", "trace_id": "t"}\n\n'
+    with pytest.raises(ProviderFailedError, match='no such "choices"'):
+        list(Events().feed(event, ChatChunk))
 
 
 async def test_leaving_a_stream_ends_it_upstream(upstream: ScriptedUpstream, client: AsyncGatewayClient) -> None:
