@@ -76,7 +76,7 @@ class UpstreamClient:
         public message; ServiceError when the credential cannot be had.
         """
         if isinstance(auth, HeaderAuth):
-            credential: Iterable[tuple[str, str]] = ((name, secret.reveal()) for name, secret in auth.headers)
+            credential = tuple([(name, secret.reveal()) for name, secret in auth.headers])
         else:
             credential = await self._credentials.headers(auth, wire)
         headers = (*wire.headers, *extra_headers, *credential)
@@ -86,7 +86,7 @@ class UpstreamClient:
         on_answer(exchange)
         if not 200 <= exchange.status < 300:
             try:
-                body = await exchange.read()
+                body = _without(credential, await exchange.read())
             finally:
                 exchange.release()
             try:
@@ -97,6 +97,20 @@ class UpstreamClient:
             wait_s = retry_after(exchange.headers, self._clock)
             raise refusal(exchange.status, fault, fault.retry_after_s if wait_s is None else wait_s, answer)
         return exchange
+
+
+def _without(credential: Iterable[tuple[str, str]], body: bytes) -> bytes:
+    """A refusal that quotes the key which it refuses: its words are for callers, who must not have the key."""
+    for _, value in credential:
+        # Without the scheme before it.
+        key = value.rpartition(" ")[2].encode()
+        if len(key) >= _SHORTEST_KEY_BYTES:
+            body = body.replace(key, b"***")
+    return body
+
+
+_SHORTEST_KEY_BYTES = 20
+"""What is shorter may be a word, or a signature's date."""
 
 
 def refusal(
