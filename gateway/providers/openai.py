@@ -14,6 +14,7 @@ from msgspec import Raw, Struct
 from gateway.providers.hints import is_neutral
 from gateway.providers.measured import decode_measured
 from gateway.providers.openai_calls import CallNumbers
+from gateway.providers.openai_errors import reported_error, stream_error
 from gateway.providers.openai_messages import suited
 from gateway.providers.openai_responses import RESPONSES
 from gateway.providers.spec import Codec, Dialect, Endpoint, Quirks
@@ -234,9 +235,8 @@ def chat_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> Mo
     """Read what is measured from a chat or text completion; the body itself is forwarded untouched."""
     try:
         reply = decode_measured(_CHAT_REPLY, body)
-    except UpstreamError:
-        _raise_reported(body)
-        raise
+    except UpstreamError as error:
+        raise reported_error(body, ErrorType.PROVIDER_ERROR) or error from None
     usage = _usage(reply.usage, reply.service_tier, reply.model)
     return ModelReply(
         body=body,
@@ -288,35 +288,7 @@ class _Chunk(Struct):
     x_groq: _GroqExtra | None = None
 
 
-class _ErrorBody(Struct):
-    message: str | None = None
-    code: str | int | None = None
-
-
 _CHUNK = msgspec.json.Decoder(_Chunk)
-
-
-def stream_error(data: bytes) -> UpstreamError:
-    """The error that a provider sent inside a stream, in any dialect that words it `{"error": {"message": ...}}`."""
-    error = _reported(data) or _ErrorBody()
-    message = error.message or "The provider reported an error inside its stream."
-    return UpstreamError(ErrorType.STREAM_ERROR, message, code=error.code if isinstance(error.code, str) else None)
-
-
-def _raise_reported(body: bytes) -> None:
-    """Raise the error that a reply reports although its status says that all is well, as OpenRouter does."""
-    error = _reported(body)
-    if error is not None and error.message:
-        code = error.code if isinstance(error.code, str) else None
-        raise UpstreamError(ErrorType.PROVIDER_ERROR, error.message, code=code)
-
-
-def _reported(data: bytes) -> "_ErrorBody | None":
-    try:
-        body = msgspec.json.decode(data, type=dict[str, Raw])
-        return msgspec.json.decode(body["error"], type=_ErrorBody)
-    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError):
-        return None
 
 
 class OpenAIStream:

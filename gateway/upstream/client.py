@@ -7,8 +7,9 @@ from typing import Protocol
 
 from gateway.types.auth import Auth, HeaderAuth
 from gateway.types.clock import Clock
-from gateway.types.errors import ErrorType, UpstreamAnswer, UpstreamError
+from gateway.types.errors import UpstreamAnswer
 from gateway.types.model_io import Fault, WireRequest
+from gateway.types.refusal import refusal
 from gateway.types.route import Timeouts
 from gateway.upstream.pool import Exchange
 
@@ -111,40 +112,6 @@ def _without(credential: Iterable[tuple[str, str]], body: bytes) -> bytes:
 
 _SHORTEST_KEY_BYTES = 20
 """What is shorter may be a word, or a signature's date."""
-
-
-def refusal(
-    status: int, fault: Fault, retry_after_s: float | None, answer: UpstreamAnswer | None = None
-) -> UpstreamError:
-    """The error that a provider's status and body mean."""
-    error_type = fault.error_type or _STATUS_ERRORS.get(status)
-    if error_type is None:
-        error_type = ErrorType.PROVIDER_INVALID_REQUEST if 400 <= status < 500 else ErrorType.PROVIDER_ERROR
-    return UpstreamError(
-        error_type,
-        fault.message,
-        # Money that is spent does not come back by waiting.
-        retryable=status in RETRYABLE_STATUSES and fault.code != "insufficient_quota",
-        status=status,
-        retry_after_s=retry_after_s,
-        param=fault.param,
-        code=fault.code,
-        answer=answer,
-    )
-
-
-RETRYABLE_STATUSES = frozenset({429, 503, 529})
-"""The statuses by which a provider says that it did not do the work and may be asked again."""
-
-_STATUS_ERRORS = {
-    401: ErrorType.PROVIDER_AUTH,
-    403: ErrorType.PROVIDER_AUTH,
-    404: ErrorType.PROVIDER_NOT_FOUND,
-    408: ErrorType.FIRST_BYTE_TIMEOUT,
-    429: ErrorType.PROVIDER_RATE_LIMITED,
-    503: ErrorType.PROVIDER_OVERLOADED,
-    529: ErrorType.PROVIDER_OVERLOADED,
-}
 
 
 def retry_after(headers: Mapping[str, str], clock: Clock) -> float | None:

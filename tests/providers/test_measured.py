@@ -63,11 +63,22 @@ def test_what_is_no_reply_is_unreadable(reply: Any) -> None:
     assert failure.value.error_type is ErrorType.UNREADABLE_REPLY
 
 
-def test_an_error_with_a_good_status_is_an_error() -> None:
-    """OpenRouter answers 200 with an error's body: its words and its code are the caller's to see."""
+@pytest.mark.parametrize(
+    ("stated", "error_type", "retryable", "code"),
+    [
+        ({"code": "busy"}, ErrorType.PROVIDER_ERROR, False, "busy"),
+        ({"code": 429}, ErrorType.PROVIDER_RATE_LIMITED, True, None),
+        ({"code": "content_filter", "status": 400}, ErrorType.PROVIDER_INVALID_REQUEST, False, "content_filter"),
+    ],
+)
+def test_an_error_with_a_good_status_is_an_error(
+    stated: dict[str, Any], error_type: ErrorType, retryable: bool, code: str | None
+) -> None:
+    """OpenRouter answers 200 with an error's body: it is the error that the body states, in the body's words."""
     with pytest.raises(UpstreamError, match=r"The model is busy\.") as failure:
-        _read({"error": {"message": "The model is busy.", "code": "busy"}, "user_id": "u"})
-    assert (failure.value.error_type, failure.value.code) == (ErrorType.PROVIDER_ERROR, "busy")
+        _read({"error": {"message": "The model is busy.", **stated}, "user_id": "u"})
+    error = failure.value
+    assert (error.error_type, error.retryable, error.code) == (error_type, retryable, code)
 
 
 async def test_a_stream_of_odd_chunks_passes(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
