@@ -13,10 +13,10 @@ import msgspec
 
 from gateway.store import schema
 from gateway.store.connection import Sql, columns, marks
+from gateway.store.lines import adjust, insert_lines, lease_was_charged, move_out_of_lease, take_back_lease
 from gateway.store.queries import Queries
 from gateway.store.rows import (
     alert_row,
-    entry_row,
     hold_of,
     hold_row,
     match_text,
@@ -28,9 +28,7 @@ from gateway.store.spec import (
     Balance,
     Committed,
     Counter,
-    Draw,
     Entry,
-    EntryKind,
     HoldOp,
     LeaseOp,
     Op,
@@ -47,10 +45,6 @@ from gateway.types.records import Basis
 _MAX_FIRED = 50_000
 
 
-_INSERT_ENTRY = (
-    f"INSERT INTO entries ({columns(schema.ENTRY_COLUMNS)}) VALUES ({marks(schema.ENTRY_COLUMNS)}) "
-    "ON CONFLICT DO NOTHING"
-)
 _INSERT_HOLD = f"INSERT INTO holds ({columns(schema.HOLD_COLUMNS)}) VALUES ({marks(schema.HOLD_COLUMNS)})"
 _SELECT_HOLD = f"SELECT {columns(schema.HOLD_COLUMNS)} FROM holds WHERE request_id = ? AND attempt = ?"
 _SELECT_LEASES = f"SELECT {columns(schema.HOLD_COLUMNS)} FROM holds WHERE attempt = {LEASE}"
@@ -88,7 +82,7 @@ class SqlLedgerStore(Queries):
         counters = self._counters_of_charged_leases(ops, holds) | _counters(ops)
         balances = self._load_counters(counters, {key for hold in holds.values() for key in hold.counters})
         settles = [op for op in ops if isinstance(op, SettleOp)]
-        inserted = self._sql.insert(_INSERT_ENTRY, [entry_row(op.entry) for op in settles]) if settles else []
+        inserted = insert_lines(self._sql, [op.entry for op in settles])
         work = Work(
             node=self._sql.node,
             epoch=self._sql.epoch,
@@ -154,72 +148,25 @@ class SqlLedgerStore(Queries):
                 keys.update(lease.counters)
                 # Never below what is left of it, so that no charge can fail here.
                 work.resize(lease, -min(covered, lease.nano_usd))
-            elif self._was_charged(op.draw.lease):
-                self._move(op.draw, op.entry, covered)
+            elif lease_was_charged(self._sql, op.draw.lease):
+                move_out_of_lease(self._sql, op.draw, op.entry, covered)
                 charge -= covered
         if not inserted:
             work.duplicates += 1
-            charge = self._adjust(op.entry, work)
+            charge = adjust(self._sql, op.entry)
         if charge:
             for key in sorted(keys):
                 work.add(key, charge, 0)
 
     def _return(self, op: ReturnOp, work: Work) -> None:
-        if work.close((op.lease, LEASE)) is not None or self._uncharge(op, work):
-            for hold in op.in_flight:
-                work.open(hold)
-
-    def _was_charged(self, lease: str) -> bool:
-        return bool(
-            self._sql.run(
-                "SELECT 1 FROM entries WHERE request_id = ? AND attempt = ? AND kind = ?",
-                (lease, LEASE, EntryKind.SETTLE.value),
-            )
-        )
-
-    def _move(self, draw: Draw, entry: Entry, nano: int) -> None:
-        """What one attempt of a lease cost was charged with the lease already: take it out there.
-
-        No counter changes: the two lines have the same payer and instant.
-        """
-        self._sql.run(
-            _INSERT_ENTRY,
-            entry_row(
-                msgspec.structs.replace(
-                    entry,
-                    request_id=draw.lease,
-                    attempt=draw.number,
-                    kind=EntryKind.ADJUST,
-                    basis=Basis.ORPHAN,
-                    nano_usd=-nano,
-                    usage=None,
-                )
-            ),
-        )
-
-    def _uncharge(self, op: ReturnOp, work: Work) -> bool:
-        """Take back what is left of a lease's charge; False when it was not charged, or this is done already."""
-        charged, lines = self._sql.run(
-            "SELECT CAST(COALESCE(SUM(nano_usd), 0) AS BIGINT), COUNT(*) FROM entries WHERE request_id = ?",
-            (op.lease,),
-        )[0]
-        if not lines:
-            return False
-        correction = Entry(
-            request_id=op.lease,
-            attempt=LEASE,
-            kind=EntryKind.ADJUST,
-            at_ns=op.at_ns,
-            settled_ns=op.returned_ns,
-            payer=op.payer,
-            basis=Basis.ORPHAN,
-            nano_usd=-charged,
-        )
-        if not self._sql.insert(_INSERT_ENTRY, [entry_row(correction)])[0]:
-            return False
-        for key in self._counters_of_charged_leases([op], {}) | _counters([op]):
-            work.add(key, -charged, 0)
-        return True
+        if work.close((op.lease, LEASE)) is None:
+            charged = take_back_lease(self._sql, op)
+            if charged is None:
+                return
+            for key in self._counters_of_charged_leases([op], {}) | _counters([op]):
+                work.add(key, -charged, 0)
+        for hold in op.in_flight:
+            work.open(hold)
 
     def _counters_of_charged_leases(
         self, ops: Sequence[Op], holds: dict[AttemptId, OpenHold]
@@ -231,21 +178,6 @@ class SqlLedgerStore(Queries):
             if isinstance(op, ReturnOp) and (op.lease, LEASE) not in holds
             for counter in self._covering(op.at_ns, op.payer)
         }
-
-    def _adjust(self, entry: Entry, work: Work) -> int:
-        """Correct an attempt that was charged as an orphan while its process lived on; the difference."""
-        rows = self._sql.run(
-            "SELECT basis, nano_usd, at_ns FROM entries WHERE request_id = ? AND attempt = ? AND kind = ?",
-            (entry.request_id, entry.attempt, EntryKind.SETTLE.value),
-        )
-        basis, charged, at_ns = rows[0]
-        if basis != Basis.ORPHAN or entry.basis is Basis.ORPHAN or entry.nano_usd is None:
-            return 0
-        difference = entry.nano_usd - (charged or 0)
-        correction = msgspec.structs.replace(entry, kind=EntryKind.ADJUST, nano_usd=difference, at_ns=at_ns)
-        if not self._sql.insert(_INSERT_ENTRY, [entry_row(correction)])[0]:
-            return 0
-        return difference
 
     def _load_holds(self, attempts: Sequence[AttemptId]) -> dict[AttemptId, OpenHold]:
         if not attempts:
