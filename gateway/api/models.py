@@ -47,21 +47,21 @@ def model_handlers(routes: Callable[[], RoutingTable], started: int) -> list[HTT
                 "code": "unknown_route",
             }
             return Response({"error": error}, status_code=404)
-        return Response(_model(name, started) | (_gemini_model(routes()[name]) or {}))
+        return Response(_model(name, started) | (gemini_model(routes()[name]) or {}))
 
     @get("/v1beta/models", include_in_schema=False, sync_to_thread=False)
     def gemini_models() -> dict[str, Any]:
         return {"models": _gemini_models(routes())}
 
     @get("/v1beta/models/{name:str}", include_in_schema=False, sync_to_thread=False)
-    def gemini_model(name: FromPath[str]) -> dict[str, Any]:
+    def one_gemini_model(name: FromPath[str]) -> dict[str, Any]:
         bound = routes().get(name)
-        found = None if bound is None else _gemini_model(bound)
+        found = None if bound is None else gemini_model(bound)
         if found is None:
             raise NotFoundException(f"models/{name} is not a Gemini route.")
         return found
 
-    return [models, model, gemini_models, gemini_model]
+    return [models, model, gemini_models, one_gemini_model]
 
 
 def _spelled(path: str) -> list[str]:
@@ -83,10 +83,10 @@ _GEMINI_METHODS = {
 
 
 def _gemini_models(table: RoutingTable) -> list[dict[str, Any]]:
-    return [model for bound in table.values() if (model := _gemini_model(bound)) is not None]
+    return [model for bound in table.values() if (model := gemini_model(bound)) is not None]
 
 
-def _gemini_model(bound: BoundRoute) -> dict[str, Any] | None:
+def gemini_model(bound: BoundRoute) -> dict[str, Any] | None:
     """A route as Google lists a model; None for one that does not speak Gemini's API."""
     methods = [
         method

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from gateway import __version__
 from gateway.api import native, native_schemas, schemas
+from gateway.api.models import gemini_model
 from gateway.api.openai import AZURE_CALLS, V1_SURFACES
 from gateway.api.original import REQUEST_TYPES
 from gateway.serve.routing import BoundRoute, RoutingTable
@@ -155,7 +156,7 @@ def document(routes: RoutingTable) -> dict[str, Any]:
             "version": __version__,
             "description": "Every reply carries `x-gateway-trace-id`, which also names its trace, log line and exemplar.",
         },
-        "paths": paths | _pages(list(routes)),
+        "paths": paths | _pages(routes),
         "components": {"schemas": _components()},
     }
 
@@ -236,7 +237,7 @@ def _responses(call: _Call) -> dict[str, Any]:
     }
 
 
-def _pages(names: list[str]) -> dict[str, Any]:
+def _pages(routes: RoutingTable) -> dict[str, Any]:
     """What is looked at: listings, one route of each, and health."""
     pages = {
         "/v1/models": _page("List the routes as models", "openai"),
@@ -245,10 +246,18 @@ def _pages(names: list[str]) -> dict[str, Any]:
         "/api/2.0/endpoints/": _page("List the endpoints", "listing"),
         "/health": _page("Whether the gateway serves", "operations"),
     }
-    for path in ("/v1/models", "/v1beta/models", "/api/2.0/gateway/routes", "/api/2.0/endpoints"):
-        tag = {"/v1/models": "openai", "/v1beta/models": "gemini"}.get(path, "listing")
-        pages[f"{path}/{{name}}"] = _page("One route", tag, names)
-    return pages
+    # MLflow lists its traffic routes apart.
+    traffic = [name for name, bound in routes.items() if bound.route.destinations]
+    plain = [name for name in routes if name not in traffic]
+    shown = {
+        "/v1/models": ("openai", list(routes)),
+        "/v1beta/models": ("gemini", [name for name, bound in routes.items() if gemini_model(bound) is not None]),
+        "/api/2.0/gateway/routes": ("listing", plain),
+        "/api/2.0/endpoints": ("listing", plain),
+        "/api/3.0/gateway/endpoint": ("listing", plain),
+        "/api/3.0/gateway/route": ("listing", traffic),
+    }
+    return pages | {f"{path}/{{name}}": _page("One route", tag, names) for path, (tag, names) in shown.items() if names}
 
 
 def _page(summary: str, tag: str, names: list[str] | None = None) -> dict[str, Any]:

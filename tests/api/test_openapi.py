@@ -28,10 +28,15 @@ _VENDORS = """
 """
 
 
+_TRAFFIC = """
+  - {name: split, task_type: llm/v1/chat, destinations: [{name: new-chat, traffic_percentage: 100}]}
+"""
+
+
 def config(base: str) -> str:
-    """Routes in both shapes, and one for each vendor's own API."""
+    """Routes in both shapes, one that shares traffic out, and one for each vendor's own API."""
     endpoints = routes_yaml(base, "endpoints").replace("- name: ", "- name: new-")
-    return routes_yaml(base) + endpoints + _VENDORS.format(base=base)
+    return routes_yaml(base) + _TRAFFIC + endpoints + _VENDORS.format(base=base)
 
 
 @pytest.fixture
@@ -75,7 +80,7 @@ async def test_the_document_is_what_is_served(document: dict[str, Any]) -> None:
     posts = {path for path, operations in document["paths"].items() if "post" in operations}
     routes = {path for path in posts if path.endswith("/invocations")}
     assert posts - routes == surfaces
-    assert len(routes) == 2 * 9
+    assert len(routes) == 2 * 10
     for path in posts:
         found = application.find_surface(re.sub(r"\{\w+\}", "claude", path))
         assert found is not None, path
@@ -83,13 +88,16 @@ async def test_the_document_is_what_is_served(document: dict[str, Any]) -> None:
 
 
 async def test_the_pages_are_served(start_gateway: StartGateway) -> None:
-    """Every page of the document answers, and so does the one of each route that it lists."""
+    """Every page of the document answers, and so does the page of one route for each name that it offers."""
     gateway = await start_gateway(config("http://127.0.0.1:9"))
     document = (await gateway.client.get("/openapi.json")).json()
+    offered: set[str] = set()
     for path, operations in document["paths"].items():
-        if "get" in operations:
-            reply = await gateway.client.get(path.replace("{name}", "gemini"))
-            assert reply.status_code == 200, path
+        for name in operations["get"]["parameters"][0]["schema"]["enum"] if path.endswith("/{name}") else [""]:
+            offered |= {path.replace("{name}", name)} if "get" in operations else set()
+    assert {"/health", "/v1beta/models/gemini", "/api/3.0/gateway/route/split"} <= offered
+    for path in offered:
+        assert (await gateway.client.get(path)).status_code == 200, path
 
 
 _NATIVE_REPLIES = {
