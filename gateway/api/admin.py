@@ -4,6 +4,7 @@ Everything is denied unless the request carries the configured token, the API's 
 configured token everything is denied.
 """
 
+import asyncio
 import hmac
 from collections.abc import Callable, Collection
 from datetime import date
@@ -98,6 +99,7 @@ class Admin:
         random_bytes: where secrets come from.
         read_ledger: opens the ledger to read, so that long reports do not keep commits waiting.
         route_names: the routes that there are now.
+        patience_s: how long a request waits for a ledger that takes no commits; `gateway keys` waits longer.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class Admin:
         random_bytes: RandomBytes,
         read_ledger: Callable[[], LedgerStore],
         route_names: Callable[[], Collection[str]],
+        patience_s: float = 5.0,
     ) -> None:
         self.accounts = accounts
         self.keyring = keyring
@@ -115,6 +118,15 @@ class Admin:
         self.random_bytes = random_bytes
         self.read_ledger = read_ledger
         self.route_names = route_names
+        self._patience_s = patience_s
+
+    async def ask(self, work: Callable[[LedgerStore], _T]) -> _T:
+        """Run `work` on the ledger; raises StoreError when it does not come to it, and then it never will."""
+        try:
+            async with asyncio.timeout(self._patience_s):
+                return await self.accounts.call(work)
+        except TimeoutError:
+            raise StoreError("the ledger takes no commits") from None
 
     async def change(self, work: Callable[[LedgerStore], _T]) -> _T:
         """Change stored keys in one step, with no other change between, and use them from the next request on."""
@@ -122,7 +134,7 @@ class Admin:
         def changed(store: LedgerStore) -> tuple[_T, list[KeyRow]]:
             return work(store), store.stored_keys()
 
-        result, rows = await self.accounts.call(changed)
+        result, rows = await self.ask(changed)
         self.keyring.take(rows)
         return result
 
@@ -180,7 +192,7 @@ def _key_refused(_: Request[Any, Any, Any], error: KeyRefusedError) -> Response[
 async def list_keys(request: Request[Any, Any, Any]) -> list[KeyView]:
     """List keys."""
     admin = _admin(request)
-    admin.keyring.take(await admin.accounts.call(lambda store: store.stored_keys()))
+    admin.keyring.take(await admin.ask(lambda store: store.stored_keys()))
     return [_key_view(row, admin.clock.now_ns()) for row in admin.keyring.rows()]
 
 

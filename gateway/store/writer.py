@@ -5,6 +5,7 @@ charges wait up to 20 ms for company. A charge leaves the queue only when its co
 commit puts it back and is tried again, which is harmless because a charge is written once however often it is told.
 """
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from msgspec import Struct
 from gateway.store.spec import Committed, HoldOp, LeaseOp, LedgerStore, Op, Refusal, ReleaseOp, SettleOp, StoreError
 from gateway.types.clock import Clock
 
+_LOG = logging.getLogger(__name__)
 _LINGER_S = 0.02
 """How long a charge that nobody waits for may wait for company: a commit costs ten times what a charge in it does."""
 _RETRY_S = 0.05
@@ -80,6 +82,7 @@ class Writer:
         self._opened: Future[None] = Future()
         self._in_flight = 0
         self._next_sweep = 0.0
+        self._failing = False
         self.stats = WriterStats()
 
     def start(self) -> None:
@@ -191,6 +194,9 @@ class Writer:
             self.stats.failed_commits += 1
             wrapped = StoreError(f"{type(error).__name__}: {error}", retryable=False)
             return self._failed(store, batch, wrapped, self._clock.monotonic() - began)
+        if self._failing:
+            self._failing = False
+            _LOG.warning("the ledger takes commits again")
         self.stats.duplicates += committed.duplicates
         for waiting, refusal in zip(batch, committed.refusals, strict=True):
             waiting.refusal = refusal
@@ -208,6 +214,10 @@ class Writer:
             if isinstance(batch[0].op, SettleOp):
                 self.stats.lost += 1
                 self._events.lost(batch[0].op, error)
+        elif not self._failing:
+            # Said once: it is tried again twenty times a second, and counted each time.
+            self._failing = True
+            _LOG.warning("the ledger takes no commits: %s", error)
         kept: list[Waiting] = []
         waited = []
         for waiting in batch:

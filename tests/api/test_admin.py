@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -130,6 +131,23 @@ async def test_a_key_that_could_never_be_used_is_refused(
     assert text in reply.json()["detail"]
     assert [wrong["key"] for wrong in reply.json()["extra"]] == [field]
     assert admin.keyring.is_open
+
+
+async def test_a_key_that_was_not_made_in_time_is_never_made(admin: Admin) -> None:
+    """While the ledger takes nothing the answer is 503, and no key comes later to close an open gateway."""
+    hasty = Admin(
+        admin.accounts, admin.keyring, admin.clock, admin.random_bytes, admin.read_ledger, admin.route_names,
+        patience_s=0.05,
+    )  # fmt: skip
+    release = threading.Event()
+    busy = asyncio.ensure_future(admin.accounts.call(lambda store: release.wait(20)))
+    await asyncio.sleep(0)
+    async with AsyncTestClient(admin_app(hasty, Secret("admin-token"))) as client:
+        assert (await client.post("/keys", json={"team": "red"}, headers=TOKEN)).status_code == 503
+        assert (await client.get("/keys", headers=TOKEN)).status_code == 503
+        release.set()
+        await busy
+        assert (await client.get("/keys", headers=TOKEN)).json() == []
 
 
 async def test_budgets_and_spend_are_the_ledger_s(client: Client, admin: Admin) -> None:

@@ -344,8 +344,10 @@ async def gated(open_accounts: OpenAccounts, limit: int) -> tuple[Accounts, Gate
 
 
 @pytest.mark.parametrize("after_commit", [False, True])
-async def test_a_commit_that_fails_loses_and_doubles_nothing(open_accounts: OpenAccounts, after_commit: bool) -> None:
-    """Charges whose commit failed, before or after it took effect, are tried again and counted once."""
+async def test_a_commit_that_fails_loses_and_doubles_nothing(
+    open_accounts: OpenAccounts, after_commit: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Charges whose commit failed, before or after it took effect, are tried again and counted once; the log says why."""
     accounts, gate = await gated(open_accounts, 10 * HELD)
     holds = [await accounts.admit(facts(f"r{i}")) for i in range(5)]
     gate.after_commit = after_commit
@@ -356,6 +358,8 @@ async def test_a_commit_that_fails_loses_and_doubles_nothing(open_accounts: Open
         await accounts.flush()
     assert await balance(accounts) == (5 * 150, 0)
     assert len(await entries(accounts)) == 5
+    told = ["the ledger takes no commits: the disk is full", "the ledger takes commits again"]
+    assert [record.getMessage() for record in caplog.records if record.name == "gateway.store.writer"] == told
 
 
 @pytest.mark.parametrize("after_commit", [False, True])
