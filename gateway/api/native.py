@@ -7,44 +7,24 @@ Sources: https://platform.openai.com/docs/api-reference/responses, https://docs.
 https://docs.anthropic.com/en/api/errors, https://ai.google.dev/api/generate-content
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import msgspec
 from msgspec import Raw
 
 from gateway.api import errors
-from gateway.api.fields import string_field, wants_stream
-from gateway.api.openai import canonical_body
-from gateway.api.surface import Fields, Surface, event_of_data
+from gateway.api.fields import wants_stream
+from gateway.api.openai import canonical_body, no_such_model, require_route_type, route_from_model, route_from_path
+from gateway.api.surface import Fields, Surface
 from gateway.serve.routing import BoundRoute
 from gateway.types.errors import ErrorType, GatewayError, RequestError
 from gateway.types.model_io import ModelRequest
-from gateway.types.route import Operation, RouteType
-
-
-def _require_chat(route: BoundRoute) -> None:
-    if route.route.route_type is not RouteType.CHAT:
-        raise RequestError(
-            ErrorType.WRONG_ROUTE_TYPE, f"Endpoint '{route.route.name}' is not a chat endpoint.", param="model"
-        )
+from gateway.types.route import Operation
 
 
 def _read(operation: Operation, fields: Fields, route: BoundRoute) -> ModelRequest:
-    _require_chat(route)
+    require_route_type(route, operation)
     return ModelRequest(operation=operation, fields=fields, stream=wants_stream(fields))
-
-
-def _model_field(parameter: str | None, fields: Fields) -> str:
-    return string_field(fields, "model")
-
-
-def _unknown_model(name: str) -> GatewayError:
-    return RequestError(
-        ErrorType.UNKNOWN_ROUTE,
-        f"Route {name} not found in the configuration. GET /v1/models lists the routes.",
-        param="model",
-    )
 
 
 _TRUE = Raw(b"true")
@@ -74,12 +54,12 @@ def _read_responses(call: str, fields: Fields, route: BoundRoute) -> ModelReques
 def _responses(call: str) -> Surface:
     return Surface(
         path=f"/v1/responses{call}",
-        route_name=_model_field,
+        route_name=route_from_model,
         read=partial(_read_responses, call),
         whole=canonical_body,
         error_body=errors.openai_body,
         status=errors.status_of,
-        unknown_route=_unknown_model,
+        unknown_route=no_such_model,
         stream_error=_responses_stream_error,
         stream_end=b"",
     )
@@ -127,12 +107,12 @@ def _anthropic_stream_error(error_body: bytes) -> bytes:
 def _anthropic(path: str, operation: Operation) -> Surface:
     return Surface(
         path=path,
-        route_name=_model_field,
+        route_name=route_from_model,
         read=partial(_read, operation),
         whole=canonical_body,
         error_body=anthropic_body,
         status=errors.status_of,
-        unknown_route=_unknown_model,
+        unknown_route=no_such_model,
         forwarded_headers=ANTHROPIC_HEADERS,
         stream_error=_anthropic_stream_error,
         stream_end=b"",
@@ -180,55 +160,43 @@ def gemini_body(error: GatewayError, trace_id: str | None) -> bytes:
     )
 
 
-def _read_gemini(call: str, stream: bool, fields: Fields, route: BoundRoute) -> ModelRequest:
-    _require_chat(route)
-    return ModelRequest(operation=Operation.GENERATE_CONTENT, fields=fields, stream=stream, path_suffix=call)
+def _read_gemini(
+    call: str, operation: Operation, fields: Fields, route: BoundRoute, *, stream: bool = False
+) -> ModelRequest:
+    require_route_type(route, operation)
+    return ModelRequest(operation=operation, fields=fields, stream=stream, path_suffix=call)
 
 
-def _read_gemini_embeddings(call: str, fields: Fields, route: BoundRoute) -> ModelRequest:
-    if route.route.route_type is not RouteType.EMBEDDINGS:
-        raise RequestError(
-            ErrorType.WRONG_ROUTE_TYPE, f"Endpoint '{route.route.name}' is not an embeddings endpoint.", param="model"
-        )
-    return ModelRequest(operation=Operation.EMBED_CONTENT, fields=fields, path_suffix=call)
-
-
-def _path_model(parameter: str | None, fields: Fields) -> str:
-    return parameter or ""
-
-
-_ReadGemini = Callable[[str, Fields, BoundRoute], ModelRequest]
-
-
-def _gemini(prefix: str, call: str, read_call: _ReadGemini | None = None, *, stream: bool = False) -> Surface:
-    read: Callable[[Fields, BoundRoute], ModelRequest] = partial(_read_gemini, call, stream)
-    if read_call is not None:
-        read = partial(read_call, call)
-    surface = Surface(
+def _gemini(prefix: str, call: str, operation: Operation = Operation.GENERATE_CONTENT) -> Surface:
+    return Surface(
         path=f"{prefix}/{{model}}{call}",
-        route_name=_path_model,
-        read=read,
+        route_name=route_from_path,
+        read=partial(_read_gemini, call, operation),
         whole=canonical_body,
         error_body=gemini_body,
         status=errors.status_of,
-        unknown_route=_unknown_model,
-        stream_error=event_of_data,
+        unknown_route=no_such_model,
         stream_end=b"",
         # google-genai takes every line for an event.
         stream_comments=False,
     )
-    if not stream:
-        return surface
-    return msgspec.structs.replace(surface, array=msgspec.structs.replace(surface, stream_array=True))
+
+
+def _gemini_stream(prefix: str) -> Surface:
+    """Its streams are events for who asks with `alt=sse`, and one JSON array for others."""
+    call = ":streamGenerateContent"
+    read = partial(_read_gemini, call, Operation.GENERATE_CONTENT, stream=True)
+    events = msgspec.structs.replace(_gemini(prefix, call), read=read)
+    return msgspec.structs.replace(events, array=msgspec.structs.replace(events, stream_array=True))
 
 
 GEMINI_CALLS = {
     prefix: {
         ":generateContent": _gemini(prefix, ":generateContent"),
-        ":streamGenerateContent": _gemini(prefix, ":streamGenerateContent", stream=True),
+        ":streamGenerateContent": _gemini_stream(prefix),
         ":countTokens": _gemini(prefix, ":countTokens"),
-        ":embedContent": _gemini(prefix, ":embedContent", _read_gemini_embeddings),
-        ":batchEmbedContents": _gemini(prefix, ":batchEmbedContents", _read_gemini_embeddings),
+        ":embedContent": _gemini(prefix, ":embedContent", Operation.EMBED_CONTENT),
+        ":batchEmbedContents": _gemini(prefix, ":batchEmbedContents", Operation.EMBED_CONTENT),
     }
     for prefix in ("/v1beta/models", "/v1/models")
 }

@@ -14,7 +14,7 @@ from gateway.types.model_io import ModelReply, ModelRequest
 from gateway.types.route import CANONICAL_OPERATION, Operation, RouteType
 
 _REQUIRED = {RouteType.CHAT: "messages", RouteType.COMPLETIONS: "prompt", RouteType.EMBEDDINGS: "input"}
-_KINDS = {RouteType.CHAT: "chat", RouteType.COMPLETIONS: "completions", RouteType.EMBEDDINGS: "embeddings"}
+_KINDS = {RouteType.CHAT: "a chat", RouteType.COMPLETIONS: "a completions", RouteType.EMBEDDINGS: "an embeddings"}
 
 
 def canonical_request(fields: Fields, route: BoundRoute) -> ModelRequest:
@@ -39,21 +39,28 @@ def canonical_body(reply: ModelReply, route: BoundRoute) -> bytes:
     return reply.body
 
 
-def _read_v1(operation: Operation, fields: Fields, route: BoundRoute) -> ModelRequest:
+def require_route_type(route: BoundRoute, operation: Operation) -> None:
+    """Refuse, by a RequestError, a route of a type that cannot serve the operation."""
     if route.route.route_type is not operation.route_type:
         raise RequestError(
             ErrorType.WRONG_ROUTE_TYPE,
-            f"Endpoint '{route.route.name}' is not a {_KINDS[operation.route_type]} endpoint.",
+            f"Endpoint '{route.route.name}' is not {_KINDS[operation.route_type]} endpoint.",
             param="model",
         )
+
+
+def _read_v1(operation: Operation, fields: Fields, route: BoundRoute) -> ModelRequest:
+    require_route_type(route, operation)
     return canonical_request(fields, route)
 
 
-def _route_from_model(parameter: str | None, fields: Fields) -> str:
+def route_from_model(parameter: str | None, fields: Fields) -> str:
+    """The route that the body's `model` names; raises RequestError."""
     return string_field(fields, "model")
 
 
-def _no_such_model(name: str) -> GatewayError:
+def no_such_model(name: str) -> GatewayError:
+    """The answer to a model that is no route."""
     return RequestError(
         ErrorType.UNKNOWN_ROUTE,
         f"Route {name} not found in the configuration. GET /v1/models lists the routes.",
@@ -66,22 +73,22 @@ def v1(path: str, operation: Operation) -> Surface:
     read: Callable[[Fields, BoundRoute], ModelRequest] = partial(_read_v1, operation)
     return Surface(
         path=path,
-        route_name=_route_from_model,
+        route_name=route_from_model,
         read=read,
         whole=canonical_body,
         error_body=errors.openai_body,
         status=errors.status_of,
-        unknown_route=_no_such_model,
+        unknown_route=no_such_model,
     )
 
 
-def _route_from_path(parameter: str | None, fields: Fields) -> str:
-    # The SDK sends the deployment's name as `model`, too; a service behind it reads the path.
+def route_from_path(parameter: str | None, fields: Fields) -> str:
+    """The route that the path names. Azure's SDK sends its name as `model`, too; the service behind it reads the path."""
     return parameter or ""
 
 
 def _azure(operation: Operation, call: str) -> Surface:
-    return msgspec.structs.replace(v1(f"/openai/deployments/{{name}}/{call}", operation), route_name=_route_from_path)
+    return msgspec.structs.replace(v1(f"/openai/deployments/{{name}}/{call}", operation), route_name=route_from_path)
 
 
 AZURE_CALLS = {
