@@ -10,7 +10,7 @@ from otel.rules.model import Alert, Group, Severity
 
 OF = Source(window="5m")
 JOB = "gaugeway"
-"""The scrape job's name; a job such as `team-gaugeway` counts as well."""
+"""The scrape job's name. Jobs such as `team-gaugeway` and `gaugeway-prod` count as well: a Helm release makes either."""
 _PHASE = ("job", "instance", "phase")
 
 
@@ -72,7 +72,7 @@ PROCESS = Group(
     rules=(
         Alert(
             name="GaugewayDown",
-            expr=f"{OF.select(UP, Match('job', '=~', f'(.+-)?{JOB}'))} == 0",
+            expr=f"{OF.select(UP, Match('job', '=~', f'(.+-)?{JOB}(-.+)?'))} == 0",
             hold="2m",
             severity=Severity.CRITICAL,
             summary="[[instance]] cannot be scraped",

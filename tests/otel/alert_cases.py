@@ -297,10 +297,13 @@ CASES = (
     ),
     Case(
         alert="GaugewayDown",
-        why="a gateway cannot be scraped; somebody else's target is not ours to report",
-        series={'up{job="gaugeway",instance="i"}': "1x5 0x60", 'up{job="node",instance="n"}': "0x60"},
+        why="gateways cannot be scraped; somebody else's target is not ours to report",
+        series={
+            f'up{{job="{job}",instance="i"}}': "1x5 0x60"
+            for job in ("gaugeway", "llm-gaugeway", "gaugeway-prod", "node")
+        },
         at="20m",
-        firing=({"job": "gaugeway", "instance": "i"},),
+        firing=tuple({"job": job, "instance": "i"} for job in ("gaugeway", "llm-gaugeway", "gaugeway-prod")),
     ),
     Case(alert="GaugewayDown", why="it is up", series=_of_instance("up", "1x60"), at="20m"),
     Case(
