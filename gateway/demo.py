@@ -129,8 +129,13 @@ def welcome(addresses: Addresses, config: Path) -> str:
 async def _run(addresses: Addresses, config: Path, *, traffic: bool) -> int:
     chat_port, embeddings_port = model_ports(config)
     for port, host, purpose, remedy in (
-        (addresses.port, addresses.host, "the gateway", "choose another with --port"),
-        (addresses.metrics_port, addresses.host, "the metrics", "choose another with --metrics-port"),
+        (addresses.port, addresses.host, "the gateway", 'choose another, as in make run ARGS="--port 5050"'),
+        (
+            addresses.metrics_port,
+            addresses.host,
+            "the metrics listener",
+            'choose another, as in make run ARGS="--metrics-port 9465"',
+        ),
         (chat_port, local_model.HOST, "the local model", f"free it, or change it in {config}"),
         (embeddings_port, local_model.HOST, "the local model's embeddings", f"free it, or change it in {config}"),
     ):

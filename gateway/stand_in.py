@@ -288,7 +288,15 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=PORT)
     parser.add_argument("--host", default=HOST)
     options = parser.parse_args()
-    with make_server(options.host, options.port, random.Random(), time.monotonic, time.sleep) as server:
+    try:
+        server = make_server(options.host, options.port, random.Random(), time.monotonic, time.sleep)
+    except OSError as error:
+        print(
+            f"stand-ins: port {options.port} on {options.host} cannot be used ({error}): choose another with --port",
+            file=sys.stderr,
+        )
+        return 1
+    with server:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
         print(

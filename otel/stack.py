@@ -10,6 +10,7 @@ import argparse
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -191,8 +192,19 @@ def stop(running: Sequence[tuple[str, subprocess.Popen[bytes]]]) -> None:
 def run(
     state: Path, ports: Ports, gateway: Sequence[str], environment: Mapping[str, str], *, tour: bool = False
 ) -> int:
-    """Run the stack until a signal, or until the gateway ends; the exit status."""
+    """Run the stack until a signal, or until the gateway ends; the exit status. `tour` puts its configuration into `state`.
+
+    Where the gateway cannot listen, most likely because another stack runs, nothing is started and `state` is left alone.
+    """
+    if taken := [port for port in (ports.gateway, ports.metrics) if not _free(port)]:
+        _say(
+            f"port {taken[0]} on {HOST} is not free: end what listens there, another stack or gateway perhaps, and try again"
+        )
+        return 1
     state.mkdir(parents=True, exist_ok=True)
+    if tour:
+        # In the state folder, so that its ledger lies there too.
+        shutil.copy(TOUR, state)
     running: list[tuple[str, subprocess.Popen[bytes]]] = []
     try:
         for part in parts(state, ports, gateway, environment, tour=tour):
@@ -240,10 +252,14 @@ def _interrupted(signum: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _tour(state: Path) -> Path:
-    """The tour's configuration in the state folder, so that its ledger lies there too."""
-    state.mkdir(parents=True, exist_ok=True)
-    return Path(shutil.copy(TOUR, state))
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
 
 
 def main() -> int:
@@ -258,7 +274,7 @@ def main() -> int:
     parser.add_argument("--state", type=Path, default=ROOT / ".stack", help="where data and logs are kept")
     options = parser.parse_args()
     tour = options.config is None and not options.demo
-    config = _tour(options.state) if tour else options.config
+    config = options.state / TOUR.name if tour else options.config
     command = ("demo", "--traffic") if options.demo else ("start", "--config-path", str(config))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupted)

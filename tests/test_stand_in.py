@@ -2,6 +2,8 @@
 
 import json
 import random
+import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,7 @@ import httpx
 import pytest
 import yaml
 
-from gateway import traffic
+from gateway import stand_in, traffic
 from gateway.stand_in import CHARACTERS, TOKENS_A_REQUEST, make_server
 from tests.running_gateway import running_gateway
 
@@ -139,3 +141,12 @@ def test_the_keys_of_the_tour_are_its_callers() -> None:
     """examples/tour.yaml knows exactly the keys that the callers send."""
     document = yaml.safe_load(TOUR.read_text("utf-8"))
     assert {one["team"]: one["secret"] for one in document["keys"]} == traffic.TOUR_KEYS
+
+
+def test_a_port_that_is_taken_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where somebody listens already there is one line with the remedy, and no traceback."""
+    with socket.create_server((stand_in.HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(sys, "argv", ["stand_in", "--port", str(port)])
+        assert stand_in.main() == 1
+    assert f"port {port} on {stand_in.HOST} cannot be used" in capsys.readouterr().err

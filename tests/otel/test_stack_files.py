@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import yaml
 from gateway.config.load import load_file
 from gateway.providers.registry import find_provider
 from otel.rules.render import GRAFANA_DATASOURCE
-from otel.stack import HOST, Ports, parts, prometheus_folder
+from otel.stack import HOST, Ports, parts, prometheus_folder, run
 from tests.servers import require
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +32,12 @@ def test_compose_keeps_to_the_specification() -> None:
     jsonschema.Draft7Validator(schema).validate(COMPOSE)
 
 
+def sources(name: str) -> list[str]:
+    """What a service mounts: volumes, and files as paths from the compose file's folder."""
+    written = [one if isinstance(one, str) else one["source"] for one in SERVICES[name].get("volumes", ())]
+    return [re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", one).split(":")[0] for one in written]
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_services_are_pinned_and_private(name: str) -> None:
     """Every image has an exact version or is built here, every port is this machine's, every mounted file exists."""
@@ -38,12 +45,14 @@ def test_services_are_pinned_and_private(name: str) -> None:
     image = service["image"]
     assert re.search(r":v?\d+\.\d+(\.\d+)?(-\w+)?$", image) or image.endswith(":local")
     assert all(str(port).startswith("127.0.0.1:") for port in service.get("ports", ()))
-    for volume in service.get("volumes", ()):
-        source = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", volume).split(":")[0]
-        if source.startswith("."):
-            assert (ROOT / source).exists(), volume
-        else:
-            assert source in COMPOSE["volumes"], volume
+    for source in sources(name):
+        assert (ROOT / source).exists() if source.startswith(".") else source in COMPOSE["volumes"], source
+
+
+def test_a_configuration_of_ones_own_is_mounted_as_a_file() -> None:
+    """Named without `./` it is still a file, not a volume of that name; one that is not there is refused, not made a folder."""
+    (mount,) = [one for one in SERVICES["gateway"]["volumes"] if "GATEWAY_CONFIG_FILE" in str(one)]
+    assert (mount["type"], mount["bind"]) == ("bind", {"create_host_path": False})
 
 
 def test_profiles_serve_the_shared_example() -> None:
@@ -198,17 +207,26 @@ def test_both_stacks_start_the_same_files(tmp_path: Path) -> None:
     native = {
         part.name: " ".join((*part.starter, *part.arguments)) for part in parts(tmp_path, Ports(), ("start",), {})
     }
-    mounted = " ".join(volume for service in SERVICES.values() for volume in service.get("volumes", ()))
+    mounted = {source for name in SERVICES for source in sources(name)}
     for name, file in (
         ("collector", "otel/collector/config.yaml"),
         ("alertmanager", "otel/alertmanager/alertmanager.yml"),
         ("alertmanager", "otel/alertmanager/start.sh"),
     ):
         assert file in native[name]
-        assert f"./{file}:" in mounted
+        assert f"./{file}" in mounted
     assert (tmp_path / "prometheus" / "prometheus.yml").read_bytes() == (
         OTEL / "prometheus" / "prometheus.yml"
     ).read_bytes()
+
+
+def test_a_second_stack_leaves_the_first_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the gateway's port is taken nothing is started, and no file of the stack that runs is touched."""
+    with socket.create_server((HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+        assert run(tmp_path / "state", Ports(gateway=port), ("start",), {}, tour=True) == 1
+    assert f"port {port} on {HOST} is not free" in capsys.readouterr().out
+    assert not (tmp_path / "state").exists()
 
 
 def test_the_tour_has_providers_and_callers_in_both(tmp_path: Path) -> None:
