@@ -23,18 +23,23 @@ from gateway.types.usage import service_tier
 _IMAGE = re.compile(
     rb'"type"\s*:\s*"(?:image_url|input_image|image)"|"(?:inlineData|inline_data|fileData|file_data)"\s*:'
 )
-_BASE64 = rb'"data"\s*:\s*"[A-Za-z0-9+/=]*"'
-_KIND = rb'"(?:media_type|mimeType|mime_type)"\s*:\s*"image/[a-z0-9.+-]+"'
-_IMAGE_BYTES = re.compile(
-    rb"data:image/[a-z0-9.+-]+;base64,[A-Za-z0-9+/=]*|"
-    + _KIND
-    + rb"\s*,\s*"
-    + _BASE64
-    + rb"|"
-    + _BASE64
-    + rb"\s*,\s*"
-    + _KIND
+_DOCUMENT = re.compile(
+    # Anthropic's documents may also be plain text, which is what it is.
+    rb'"type"\s*:\s*"(?:(?:input_file|file)"|document"(?!\s*,\s*"source"\s*:\s*\{\s*"type"\s*:\s*"(?:text|content)"))'
+    rb'|"(?:mimeType|mime_type)"\s*:\s*"(?:application/pdf|video/)'
 )
+
+
+def _inline(media_type: bytes) -> re.Pattern[bytes]:
+    """What stands in a request as base64 of these media types, in any vendor's form."""
+    base64 = rb'"data"\s*:\s*"[A-Za-z0-9+/=]*"'
+    kind = rb'"(?:media_type|mimeType|mime_type)"\s*:\s*"' + media_type + rb'"'
+    url = rb"data:" + media_type + rb";base64,[A-Za-z0-9+/=]*"
+    return re.compile(rb"|".join((url, kind + rb"\s*,\s*" + base64, base64 + rb"\s*,\s*" + kind)))
+
+
+_IMAGE_BYTES = _inline(rb"image/[a-z0-9.+-]+")
+_DOCUMENT_BYTES = _inline(rb"(?:application/pdf|video/[a-z0-9.+-]+)")
 
 _SHORT_BYTES = 24
 """No value shorter than this holds a message or an image."""
@@ -80,7 +85,7 @@ def payer_of(caller: Caller, route: str, provider: str, model: str) -> Payer:
 def charge_facts(request: ModelRequest, payer: Payer, request_id: str, attempt: int) -> ChargeFacts:
     """The facts that a hold is computed from."""
     fields = request.fields
-    input_bytes = messages = images = 0
+    input_bytes = messages = images = documents = document_bytes = 0
     long_cache = False
     gemini = request.operation is Operation.GENERATE_CONTENT
     for raw in fields.values():
@@ -94,7 +99,10 @@ def charge_facts(request: ModelRequest, payer: Payer, request_id: str, attempt: 
         if gemini or b"image" in text:
             images += len(_IMAGE.findall(text))
             # An image's tokens depend on its size in pixels, not on its bytes: `images` bounds them.
-            input_bytes -= sum(len(found) for found in _IMAGE_BYTES.findall(text))
+            input_bytes -= sum(map(len, _IMAGE_BYTES.findall(text)))
+        if gemini or b'file"' in text or b'"document"' in text:
+            documents += len(_DOCUMENT.findall(text))
+            document_bytes += sum(map(len, _DOCUMENT_BYTES.findall(text)))
     operation = _operation(request)
     if gemini:
         max_tokens = _limit(value for inside in _generation(fields) for value in _named(inside, _OUTPUT_LIMITS))
@@ -110,6 +118,8 @@ def charge_facts(request: ModelRequest, payer: Payer, request_id: str, attempt: 
         input_bytes=input_bytes,
         messages=max(1, messages),
         images=images,
+        documents=documents,
+        document_bytes=document_bytes,
         max_tokens=max_tokens,
         choices=_choices(fields),
         tools=own_tools(request, payer.model),

@@ -24,6 +24,11 @@ REQUEST_TOKENS = 64
 """Upper bound of what a chat format adds to a request, in tokens."""
 IMAGE_TOKENS = 6_000
 """Upper bound of an image that is given by its address, in input tokens."""
+DOCUMENT_TOKENS = 200_000
+"""What a document or a video is held as whose bytes say little of it: a PDF has 1,500 to 4,600 tokens a page, up to 100
+pages where a model reads 200,000 (https://docs.anthropic.com/en/docs/build-with-claude/pdf-support)."""
+MAX_DOCUMENT_TOKENS = 1_000_000
+"""The most that all documents of a request are held as for their bytes: no more fits into a model."""
 TOOLS_TOKENS = 600
 """What a vendor adds for using tools at all; Anthropic up to 530:
 https://docs.anthropic.com/en/docs/agents-and-tools/tool-use/overview#pricing."""
@@ -77,7 +82,8 @@ class ChargeFacts(Struct, frozen=True, kw_only=True):
     """What is known about an attempt before it is sent.
 
     `input_bytes` counts the UTF-8 bytes of the request's text (data URLs of images excluded when `images` counts
-    them), `messages` its messages or inputs, `choices` how many answers it asks for.
+    them), `messages` its messages or inputs, `choices` how many answers it asks for. `documents` counts PDFs, videos
+    and files by address; `document_bytes` of `input_bytes` are theirs.
     """
 
     request_id: str
@@ -87,6 +93,8 @@ class ChargeFacts(Struct, frozen=True, kw_only=True):
     input_bytes: int
     messages: int = 1
     images: int = 0
+    documents: int = 0
+    document_bytes: int = 0
     max_tokens: int | None = None
     """The caller's limit on output tokens, None where it gave none that is a number."""
     choices: int = 1
@@ -104,7 +112,9 @@ def input_bound_tokens(facts: ChargeFacts, tool_calls: int = 0, output_tokens: i
     `output_tokens`, and all results so far.
     """
     tools = facts.tools
-    request = facts.input_bytes + facts.images * IMAGE_TOKENS + facts.messages * MESSAGE_TOKENS + REQUEST_TOKENS
+    request = facts.input_bytes - facts.document_bytes + facts.images * IMAGE_TOKENS
+    request += max(facts.documents * DOCUMENT_TOKENS, min(facts.document_bytes, MAX_DOCUMENT_TOKENS))
+    request += facts.messages * MESSAGE_TOKENS + REQUEST_TOKENS
     if tools.offered:
         request += TOOLS_TOKENS + tools.described * DESCRIBED_TOOL_TOKENS
     results = tool_calls * (tool_calls + 1) // 2 * tools.result_tokens

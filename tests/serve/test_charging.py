@@ -83,6 +83,40 @@ def test_a_picture_counts_as_a_picture_and_not_as_its_bytes() -> None:
     assert input_bound_tokens(facts) >= 2 * IMAGE_TOKENS
 
 
+BASE64 = "A" * 3_000_000
+PDF = {"type": "base64", "media_type": "application/pdf", "data": BASE64}
+
+
+@pytest.mark.parametrize(
+    ("operation", "part", "least", "most"),
+    [
+        (Operation.MESSAGES, {"type": "document", "source": PDF}, 1_000_000, 1_001_000),
+        (Operation.MESSAGES, {"type": "document", "source": PDF | {"data": "A" * 999}}, 200_000, 201_000),
+        (Operation.MESSAGES, {"type": "document", "source": {"type": "url", "url": "https://x.test/a"}}, 200_000, 201_000),
+        (Operation.MESSAGES, {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "Hi."}},
+         50, 1_000),
+        (Operation.CHAT, {"type": "file", "file": {"file_data": f"data:application/pdf;base64,{BASE64}"}},
+         1_000_000, 1_001_000),
+        (Operation.RESPONSES, {"type": "input_file", "file_url": "https://x.test/a"}, 200_000, 201_000),
+        (Operation.GENERATE_CONTENT, {"inlineData": {"mimeType": "video/mp4", "data": BASE64}}, 1_000_000, 1_010_000),
+        (Operation.GENERATE_CONTENT, {"fileData": {"mimeType": "video/mp4", "fileUri": "https://x.test/a"}},
+         200_000, 210_000),
+        (Operation.CHAT, {"type": "text", "text": json.dumps({"type": "document", "mimeType": "application/pdf"})},
+         50, 1_000),
+    ],
+)  # fmt: skip
+def test_a_document_counts_by_its_pages_and_not_by_its_bytes(
+    operation: Operation, part: dict[str, Any], least: int, most: int
+) -> None:
+    """What a PDF, a video or a file by its address may hold is bound; what only speaks of such is text."""
+    said = {
+        Operation.GENERATE_CONTENT: {"contents": [{"parts": [part]}]},
+        Operation.RESPONSES: {"input": [{"role": "user", "content": [part]}]},
+    }.get(operation, {"messages": [{"role": "user", "content": [part]}]})
+    facts = charge_facts(request(operation, **said), PAYER, "r", 1)
+    assert least <= input_bound_tokens(facts) <= most
+
+
 @pytest.mark.parametrize(
     ("operation", "body", "max_tokens", "choices"),
     [
