@@ -23,9 +23,9 @@ from gateway.providers.anthropic_reply import (
     token_count_from_wire,
 )
 from gateway.providers.anthropic_request import Send, completion_to_wire, messages_body
-from gateway.providers.spec import Codec, Dialect, Endpoint, Fault, HeaderAuth, Provider, default_fault
+from gateway.providers.spec import Codec, Dialect, Endpoint, Fault, HeaderAuth, Provider, default_fault, require_model
 from gateway.types.model_io import ModelRequest, WireRequest
-from gateway.types.route import Operation, RouteType
+from gateway.types.route import Operation
 from gateway.types.secret import Secret
 
 _JSON = ("content-type", "application/json")
@@ -118,11 +118,11 @@ def _connect(config: AnthropicConfig, model: str) -> Endpoint:
     )
 
 
-def _check(config: AnthropicConfig, model: str, route_type: RouteType) -> None:
-    if not model:
-        raise ValueError("model.name is required for this provider")
-
-
 ANTHROPIC = Provider(
-    name="anthropic", title="Anthropic", gen_ai_name="anthropic", config=AnthropicConfig, connect=_connect, check=_check
+    name="anthropic",
+    title="Anthropic",
+    gen_ai_name="anthropic",
+    config=AnthropicConfig,
+    connect=_connect,
+    check=require_model,
 )

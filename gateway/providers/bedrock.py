@@ -22,8 +22,9 @@ from gateway.providers.spec import (
     HeaderAuth,
     Provider,
     default_fault,
+    require_model,
 )
-from gateway.types.route import Operation, RouteType
+from gateway.types.route import Operation
 from gateway.types.secret import Secret
 
 _REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")
@@ -144,11 +145,6 @@ CLAUDE = msgspec.structs.replace(
 """Claude's models take Anthropic's own API as well."""
 
 
-def _check(config: BedrockConfig, model: str, route_type: RouteType) -> None:
-    if not model:
-        raise ValueError("model.name is required for this provider")
-
-
 BEDROCK = Provider(
     name="bedrock",
     title="Amazon Bedrock",
@@ -156,6 +152,6 @@ BEDROCK = Provider(
     config=BedrockConfig,
     connect=_connect,
     aliases=("amazon-bedrock",),
-    check=_check,
+    check=require_model,
     from_environment=from_environment,
 )

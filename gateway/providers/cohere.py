@@ -10,8 +10,7 @@ from msgspec import Struct
 
 from gateway.providers import cohere_v1, cohere_v2
 from gateway.providers.cohere_facts import EmbedOptions
-from gateway.providers.spec import Endpoint, HeaderAuth, Provider, Quirks
-from gateway.types.route import RouteType
+from gateway.providers.spec import Endpoint, HeaderAuth, Provider, Quirks, require_model
 from gateway.types.secret import Secret
 
 
@@ -44,11 +43,6 @@ def _connect(config: CohereConfig, model: str) -> Endpoint:
     )
 
 
-def _check(config: CohereConfig, model: str, route_type: RouteType) -> None:
-    if not model:
-        raise ValueError("model.name is required for this provider")
-
-
 COHERE = Provider(
-    name="cohere", title="Cohere", gen_ai_name="cohere", config=CohereConfig, connect=_connect, check=_check
+    name="cohere", title="Cohere", gen_ai_name="cohere", config=CohereConfig, connect=_connect, check=require_model
 )

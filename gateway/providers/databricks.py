@@ -10,8 +10,8 @@ from typing import Any
 from msgspec import Struct
 
 from gateway.providers import openai, typed_content
-from gateway.providers.spec import Auth, Dialect, Endpoint, HeaderAuth, OAuthClientAuth, Provider
-from gateway.types.route import Operation, RouteType
+from gateway.providers.spec import Auth, Dialect, Endpoint, HeaderAuth, OAuthClientAuth, Provider, require_model
+from gateway.types.route import Operation
 from gateway.types.secret import Secret
 
 _SERVING = "/serving-endpoints"
@@ -91,17 +91,12 @@ DIALECT = Dialect(
 )
 
 
-def _check(config: DatabricksConfig, model: str, route_type: RouteType) -> None:
-    if not model:
-        raise ValueError("model.name is required for this provider")
-
-
 DATABRICKS = Provider(
     name="databricks",
     gen_ai_name="databricks",
     config=DatabricksConfig,
     connect=_connect,
     config_required=False,
-    check=_check,
+    check=require_model,
     from_environment=from_environment,
 )

@@ -24,10 +24,10 @@ from gateway.providers.gemini_reply import (
     native_from_wire,
 )
 from gateway.providers.gemini_request import Body, chat_body, completion_body
-from gateway.providers.spec import Codec, Dialect, Endpoint, Fault, HeaderAuth, Provider, default_fault
+from gateway.providers.spec import Codec, Dialect, Endpoint, Fault, HeaderAuth, Provider, default_fault, require_model
 from gateway.types.errors import ErrorType, RequestError, UpstreamError
 from gateway.types.model_io import ModelReply, ModelRequest, WireRequest
-from gateway.types.route import Operation, RouteType
+from gateway.types.route import Operation
 from gateway.types.secret import Secret
 from gateway.types.usage import Usage
 
@@ -238,11 +238,6 @@ def _connect(config: GeminiConfig, model: str) -> Endpoint:
     )
 
 
-def _check(config: GeminiConfig, model: str, route_type: RouteType) -> None:
-    if not model:
-        raise ValueError("model.name is required for this provider")
-
-
 GEMINI = Provider(
-    name="gemini", title="Gemini", gen_ai_name="gcp.gemini", config=GeminiConfig, connect=_connect, check=_check
+    name="gemini", title="Gemini", gen_ai_name="gcp.gemini", config=GeminiConfig, connect=_connect, check=require_model
 )

@@ -11,7 +11,7 @@ from msgspec import Struct
 from gateway.providers.completions_by_chat import completions_by_chat
 from gateway.providers.openai import DIALECT
 from gateway.providers.openai_responses import ResponsesAddress
-from gateway.providers.spec import Endpoint, Provider, Quirks
+from gateway.providers.spec import Endpoint, Provider, Quirks, require_model
 from gateway.types.auth import Auth, EntraAuth, HeaderAuth
 from gateway.types.route import RouteType
 from gateway.types.secret import Secret
@@ -157,8 +157,8 @@ def bearer(key: Secret | None) -> HeaderAuth:
 
 
 def _model_is_named(config: OpenAIConfig | AzureConfig, model: str, route_type: RouteType) -> None:
-    if not model and not (isinstance(config, OpenAIConfig) and config.openai_deployment_name):
-        raise ValueError("model.name is required for this provider")
+    if not (isinstance(config, OpenAIConfig) and config.openai_deployment_name):
+        require_model(config, model, route_type)
 
 
 OPENAI = Provider(

@@ -19,10 +19,10 @@ from gateway.providers.canonical_reply import (
 )
 from gateway.providers.canonical_request import decode_member, read_embeddings, refuse_native
 from gateway.providers.parameters import encode, parameters
-from gateway.providers.spec import Codec, Dialect, Endpoint, HeaderAuth, Provider, Quirks
+from gateway.providers.spec import Codec, Dialect, Endpoint, HeaderAuth, Provider, Quirks, require_model
 from gateway.types.errors import ErrorType, RequestError
 from gateway.types.model_io import ModelReply, ModelRequest, WireRequest
-from gateway.types.route import Operation, RouteType
+from gateway.types.route import Operation
 from gateway.types.secret import Secret
 
 _BASE = "https://generativelanguage.googleapis.com/v1beta3/models"
@@ -152,9 +152,4 @@ def _connect(config: PaLMConfig, model: str) -> Endpoint:
     )
 
 
-def _check(config: PaLMConfig, model: str, route_type: RouteType) -> None:
-    if not model:
-        raise ValueError("model.name is required for this provider")
-
-
-PALM = Provider(name="palm", title="PaLM", gen_ai_name="palm", config=PaLMConfig, connect=_connect, check=_check)
+PALM = Provider(name="palm", title="PaLM", gen_ai_name="palm", config=PaLMConfig, connect=_connect, check=require_model)

@@ -6,8 +6,7 @@ Source: https://portkey.ai/docs/api-reference/inference-api/headers; the `portke
 from msgspec import Struct
 
 from gateway.providers.openai import DIALECT
-from gateway.providers.spec import Endpoint, HeaderAuth, Provider
-from gateway.types.route import RouteType
+from gateway.providers.spec import Endpoint, HeaderAuth, Provider, require_model
 from gateway.types.secret import Secret
 
 _BASE = "https://api.portkey.ai/v1"
@@ -51,9 +50,4 @@ def _connect(config: PortkeyConfig, model: str) -> Endpoint:
     )
 
 
-def _check(config: PortkeyConfig, model: str, route_type: RouteType) -> None:
-    if not model:
-        raise ValueError("model.name is required for this provider")
-
-
-PORTKEY = Provider(name="portkey", gen_ai_name="portkey", config=PortkeyConfig, connect=_connect, check=_check)
+PORTKEY = Provider(name="portkey", gen_ai_name="portkey", config=PortkeyConfig, connect=_connect, check=require_model)

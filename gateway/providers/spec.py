@@ -196,6 +196,12 @@ class Dialect(Struct, frozen=True, kw_only=True):
     fault: Callable[[int, bytes], Fault] = default_fault
 
 
+def require_model(config: object, model: str, route_type: RouteType) -> None:
+    """The `check` of providers whose calls name a model."""
+    if not model:
+        raise ValueError("model.name is required for this provider")
+
+
 class Provider(Struct, frozen=True, kw_only=True):
     """A vendor: what its configuration looks like and how an account of it becomes an endpoint.
 

@@ -15,10 +15,10 @@ from msgspec import Struct
 
 from gateway.providers import anthropic, gemini, openai
 from gateway.providers.anthropic_reply import token_count_from_wire
-from gateway.providers.spec import Codec, Dialect, Endpoint, Fault, GoogleAuth, Provider
+from gateway.providers.spec import Codec, Dialect, Endpoint, Fault, GoogleAuth, Provider, require_model
 from gateway.providers.vertex_ai_embeddings import EMBEDDINGS
 from gateway.types.model_io import ModelRequest, WireRequest
-from gateway.types.route import Operation, RouteType
+from gateway.types.route import Operation
 from gateway.types.secret import Secret
 
 _CLAUDE_VERSION = msgspec.Raw(b'"vertex-2023-10-16"')
@@ -136,16 +136,11 @@ def _connect(config: VertexAIConfig, model: str) -> Endpoint:
     )
 
 
-def _check(config: VertexAIConfig, model: str, route_type: RouteType) -> None:
-    if not model:
-        raise ValueError("model.name is required for this provider")
-
-
 VERTEX_AI = Provider(
     name="vertex_ai",
     gen_ai_name="gcp.vertex_ai",
     config=VertexAIConfig,
     connect=_connect,
     aliases=("vertex",),
-    check=_check,
+    check=require_model,
 )
