@@ -206,13 +206,15 @@ _SLOW = steps((None, GREEN), (thresholds.FIRST_CHUNK_S, RED))
 
 def _who() -> tuple[Panel, ...]:
     by = ("gen_ai_provider_name",)
-    attempts = OF.rate(names.OPERATION_DURATION, by=by, suffix="_count")
-    faults = OF.rate(names.OPERATION_DURATION, _PROVIDER_FAULT, by=by, suffix="_count")
+    tried = OF.increase(names.OPERATION_DURATION, by=by, suffix="_count", window=thresholds.PROBED_WITHIN)
+    faults = OF.increase(
+        names.OPERATION_DURATION, _PROVIDER_FAULT, by=by, suffix="_count", window=thresholds.PROBED_WITHIN
+    )
     return (
         rows(
             "Providers",
-            "Each provider now. First chunk and duration are p95, the slowest on top; red is above the alert's threshold. "
-            "Open Providers for its retries, limits and circuit.",
+            f"Each provider now, and what failed in {thresholds.PROBED_WITHIN}, the worst on top. First chunk and duration "
+            "are p95; red is above the alert's threshold. Open Providers for its retries, limits and circuit.",
             {"gen_ai_provider_name": "Provider"},
             [
                 Column(
@@ -228,7 +230,7 @@ def _who() -> tuple[Panel, ...]:
                 ),
                 Column(
                     title="Failing",
-                    expr=share(faults, attempts),
+                    expr=share(faults, tried),
                     unit=Unit.SHARE,
                     decimals=1,
                     thresholds=steps(
@@ -237,10 +239,14 @@ def _who() -> tuple[Panel, ...]:
                         (thresholds.PROVIDER_DOWN_SHARE, RED),
                     ),
                 ),
-                Column(title="Attempts", expr=attempts, unit=Unit.PER_SECOND),
+                Column(
+                    title="Attempts",
+                    expr=OF.rate(names.OPERATION_DURATION, by=by, suffix="_count"),
+                    unit=Unit.PER_SECOND,
+                ),
             ],
             links=[Link("Latency of this provider", "gaugeway-latency", "gen_ai_provider")],
-            sort_by="First chunk",
+            sort_by="Failing",
             width=9,
             height=7,
         ),
@@ -283,7 +289,7 @@ def _routes() -> Panel:
             Column(title="Requests", expr=f"{OF.rate(names.REQUESTS, by=by)} > 0", unit=Unit.PER_SECOND),
         ],
         links=[Link("Latency of this route", "gaugeway-latency", "route")],
-        sort_by="First chunk",
+        sort_by="Failing",
         width=9,
         height=7,
     )

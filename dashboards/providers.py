@@ -33,16 +33,19 @@ _FAULT = is_("outcome", Outcome.PROVIDER)
 def _table() -> tuple[Panel, ...]:
     by = ("provider", "model")
     attempts = OF.rate(names.ATTEMPTS, by=by)
+    tried, failed = (
+        OF.increase(names.ATTEMPTS, *which, by=by, window=thresholds.PROBED_WITHIN) for which in ((), (_FAULT,))
+    )
     return (
         rows(
             "Targets",
             "Every provider and model now, the worst on top. Failing counts attempts that ended by the provider's "
-            "fault; Retries counts fallbacks to it as well. Open circuit: requests go to the next target.",
+            f"fault in {thresholds.PROBED_WITHIN}; Retries counts fallbacks to it as well. Open circuit: requests go to the next target.",
             {"provider": "Provider", "model": "Model"},
             [
                 Column(
                     title="Failing",
-                    expr=share(OF.rate(names.ATTEMPTS, _FAULT, by=by), attempts),
+                    expr=share(failed, tried),
                     unit=Unit.SHARE,
                     decimals=1,
                     gauge=True,

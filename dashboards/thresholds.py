@@ -40,6 +40,8 @@ PROVIDER_FAULTS = tuple(error for error in ErrorType if error.outcome is Outcome
 OVERHEAD_P99_S = 0.025
 EVENT_LOOP_LAG_P99_S = 0.1
 PROVIDER_ERROR_SHARE = 0.1
+PROBED_WITHIN = "5m"
+"""Longer than an open circuit waits for its next probe: in a shorter window a provider that is down has no attempts."""
 PROVIDER_DOWN_SHARE = 0.5
 RETRY_SHARE = 0.1
 RATE_LIMITED_SHARE = 0.05
