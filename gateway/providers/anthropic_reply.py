@@ -1,7 +1,6 @@
 """Anthropic's replies and streams: read for what is measured, and turned into canonical ones.
 
-Anthropic counts cached input apart; `Usage.input_tokens` is all of it. In a stream the counts are cumulative: those of
-`message_delta` replace those of `message_start`.
+In a stream the counts are cumulative: those of `message_delta` replace those of `message_start`.
 
 Source: https://platform.claude.com/docs/en/api/messages and .../docs/en/build-with-claude/streaming
 """
@@ -9,6 +8,7 @@ Source: https://platform.claude.com/docs/en/api/messages and .../docs/en/build-w
 import msgspec
 from msgspec import Raw, Struct
 
+from gateway.providers.anthropic_usage import MessageUsage, usage_of
 from gateway.providers.canonical_reply import (
     ChatChoice,
     ChunkWriter,
@@ -26,7 +26,7 @@ from gateway.providers.measured import decode_measured
 from gateway.providers.spec import NOTHING, Endpoint
 from gateway.types.errors import ErrorType, UpstreamError
 from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent, StreamSummary
-from gateway.types.usage import Usage, service_tier
+from gateway.types.usage import Usage
 
 _FINISH_REASONS = {
     "max_tokens": "length",
@@ -59,31 +59,6 @@ def _finish_reason(stop_reason: str | None) -> str:
 # --- shapes -----------------------------------------------------------------------------------------------------
 
 
-class _OutputDetails(Struct):
-    thinking_tokens: int | None = None
-
-
-class _CacheCreation(Struct):
-    ephemeral_1h_input_tokens: int | None = None
-
-
-class _ServerTools(Struct):
-    web_search_requests: int | None = None
-
-
-class _Usage(Struct):
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    cache_creation: _CacheCreation | None = None
-    output_tokens_details: _OutputDetails | None = None
-    server_tool_use: _ServerTools | None = None
-    service_tier: str | None = None
-    speed: str | None = None
-    inference_geo: str | None = None
-
-
 class _Block(Struct):
     type: str
     text: str | None = None
@@ -100,7 +75,7 @@ class _Message(Struct):
     model: str
     content: list[_Block] = []
     stop_reason: str | None = None
-    usage: _Usage | None = None
+    usage: MessageUsage | None = None
 
 
 class _Delta(Struct):
@@ -123,7 +98,7 @@ class _Event(Struct):
     message: _Message | None = None
     content_block: _Block | None = None
     delta: _Delta | None = None
-    usage: _Usage | None = None
+    usage: MessageUsage | None = None
     error: _Error | None = None
 
 
@@ -138,36 +113,10 @@ class _TokenCount(Struct):
     input_tokens: int
 
 
-_ANYWHERE = {None, "", "global", "not_available"}
-"""Where inference without a regional premium says that it took place."""
 _MESSAGE = msgspec.json.Decoder(_Message)
 _EVENT = msgspec.json.Decoder(_Event)
 _COMPLETION = msgspec.json.Decoder(_Completion)
 _TOKEN_COUNT = msgspec.json.Decoder(_TokenCount)
-
-
-def _usage(reported: _Usage | None) -> Usage | None:
-    if reported is None or (reported.input_tokens is None and reported.output_tokens is None):
-        return None
-    read, written = reported.cache_read_input_tokens, reported.cache_creation_input_tokens
-    fresh = reported.input_tokens
-    details, created, tools = reported.output_tokens_details, reported.cache_creation, reported.server_tool_use
-    return Usage(
-        input_tokens=None if fresh is None else fresh + (read or 0) + (written or 0),
-        output_tokens=reported.output_tokens,
-        cache_read_tokens=read,
-        cache_write_tokens=written,
-        reasoning_tokens=None if details is None else details.thinking_tokens,
-        cache_write_1h_tokens=None if created is None else created.ephemeral_1h_input_tokens,
-        web_searches=None if tools is None else tools.web_search_requests,
-        service_tier=_tier(reported),
-    )
-
-
-def _tier(reported: _Usage) -> str:
-    """What makes a reply's price differ from the standard one, in one word: it was fast, prioritised, kept in a region."""
-    tier = service_tier(reported.speed) or service_tier(reported.service_tier)
-    return tier if tier or reported.inference_geo in _ANYWHERE else f"geo-{reported.inference_geo}"
 
 
 # --- whole replies ----------------------------------------------------------------------------------------------
@@ -193,7 +142,7 @@ def chat_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> Mo
         request,
         [ChatChoice(index=0, message=message, finish_reason=_finish_reason(reply.stop_reason))],
         model=endpoint.model,
-        usage=_usage(reply.usage),
+        usage=usage_of(reply.usage),
         response_id=reply.id,
         response_model=reply.model,
     )
@@ -214,7 +163,7 @@ def _call(block: _Block) -> ToolCall:
 def message_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint) -> ModelReply:
     """What is measured of a Messages reply; the bytes stay."""
     reply = decode_measured(_MESSAGE, body)
-    usage = _usage(reply.usage)
+    usage = usage_of(reply.usage)
     return ModelReply(
         body=body,
         usage=usage,
@@ -258,7 +207,7 @@ class _Reader:
 
     def __init__(self, *, passes: bool = False) -> None:
         self.summary = StreamSummary()
-        self._reported = _Usage()
+        self._reported = MessageUsage()
         self._decode = decode_measured if passes else decode_reply
 
     def read(self, data: bytes) -> _Event:
@@ -274,7 +223,7 @@ class _Reader:
                 self._count(event.message.usage)
                 # The output is still to come: what stands here is where counting starts, not a count of the reply.
                 self._reported.output_tokens = None
-                summary.usage = _usage(self._reported)
+                summary.usage = usage_of(self._reported)
             case "content_block_start" if event.content_block is not None:
                 summary.output_chars += len(event.content_block.text or event.content_block.name or "")
             case "content_block_delta" if event.delta is not None:
@@ -288,12 +237,12 @@ class _Reader:
                 summary.finished = True
         return event
 
-    def _count(self, reported: _Usage | None) -> None:
+    def _count(self, reported: MessageUsage | None) -> None:
         if reported is not None:
-            for name in _Usage.__struct_fields__:
+            for name in MessageUsage.__struct_fields__:
                 if (value := getattr(reported, name)) is not None:
                     setattr(self._reported, name, value)
-            self.summary.usage = _usage(self._reported)
+            self.summary.usage = usage_of(self._reported)
 
 
 def _stream_error(error: _Error) -> UpstreamError:

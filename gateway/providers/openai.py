@@ -108,6 +108,7 @@ class _Usage(Struct):
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    total_tokens: int | None = None
     prompt_tokens_details: _InputDetails | None = None
     completion_tokens_details: _OutputDetails | None = None
     prompt_cache_hit_tokens: int | None = None
@@ -125,12 +126,16 @@ def _usage(reported: _Usage | None, tier: str | None = None, model: str | None =
     of_input = reported.prompt_tokens_details or _NO_INPUT_DETAILS
     of_output = reported.completion_tokens_details or _NO_OUTPUT_DETAILS
     cached = of_input.cached_tokens
+    output, reasoning = reported.completion_tokens, of_output.reasoning_tokens
+    if output is not None and reasoning and reported.total_tokens == (reported.prompt_tokens or 0) + output + reasoning:
+        # xAI counts the reasoning beside the completion, others as a part of it: the total tells.
+        output += reasoning
     return Usage(
         input_tokens=reported.prompt_tokens,
-        output_tokens=reported.completion_tokens,
+        output_tokens=output,
         cache_read_tokens=reported.prompt_cache_hit_tokens if cached is None else cached,
         cache_write_tokens=of_input.cache_write_tokens,
-        reasoning_tokens=of_output.reasoning_tokens,
+        reasoning_tokens=reasoning,
         input_audio_tokens=of_input.audio_tokens,
         output_audio_tokens=of_output.audio_tokens,
         web_searches=_searches(reported, model or ""),
