@@ -53,10 +53,7 @@ class Invoker:
             try:
                 await self._serve(surface, parameter, scope, receive, observation, delivery)
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - no caller sees a bare failure
-                failure = _public(error, observation)
-                observation.failed(failure)
-                delivery.stop_watching()
-                await delivery.error(failure)
+                await _tell(_public(error, observation), observation, delivery)
             finally:
                 delivery.stop_watching()
 
@@ -119,6 +116,14 @@ class Invoker:
             user_agent=user_agent or "",
             address=_address(scope),
         )
+
+
+async def _tell(failure: GatewayError, observation: RequestObservation, delivery: AsgiDelivery) -> None:
+    # Apart from the frame that `failure` was raised through: a frame that names its own exception is a cycle, which
+    # would keep the request's body until the garbage collector comes by.
+    observation.failed(failure)
+    delivery.stop_watching()
+    await delivery.error(failure)
 
 
 def _public(error: Exception | asyncio.CancelledError, observation: RequestObservation) -> GatewayError:

@@ -146,9 +146,7 @@ class Pool:
                 proxy_headers=way.tunnel_headers,
             )
         except Exception as error:
-            failure = map_failure(error, reading=False)
-            failure.connect_s = _connect_s.get()
-            raise failure from error
+            raise _timed(map_failure(error, reading=False)) from error
         connection = response.connection
         if connection is not None and connection.protocol is not None:
             # aiohttp has one read timeout: until the headers it was the first byte's, from here on it is the chunks'.
@@ -235,6 +233,11 @@ def _way(proxies: Mapping[str, str], url: str) -> _Way:
     header = ("proxy-authorization", f"Basic {credential}")
     bare = proxy.with_user(None)
     return _Way(bare, tunnel_headers=dict([header])) if target.scheme == "https" else _Way(bare, headers=(header,))
+
+
+def _timed(failure: UpstreamError) -> UpstreamError:
+    failure.connect_s = _connect_s.get()
+    return failure
 
 
 def map_failure(error: Exception, *, reading: bool) -> UpstreamError:

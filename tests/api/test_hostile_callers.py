@@ -1,6 +1,7 @@
 """Whatever a caller sends, it gets the documented error of its surface, and the gateway serves on."""
 
 import asyncio
+import gc
 import gzip
 import json
 import logging
@@ -12,13 +13,13 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from gateway.telemetry import names
 from gateway.telemetry.setup import TraceExport
-from gateway.types.errors import ErrorType, Outcome
+from gateway.types.errors import ErrorType, GatewayError, Outcome
 from tests.collector import attributes_of, running_collector
 from tests.conftest import StartGateway
-from tests.openai_replies import openai_chat, openai_stream
+from tests.openai_replies import openai_chat, openai_error, openai_stream
 from tests.raw_http import raw_connection, request_head
 from tests.running_gateway import RunningGateway, routes_yaml, running_gateway, until
-from tests.scripted_upstream import BytesReply, ScriptedUpstream, json_reply
+from tests.scripted_upstream import BytesReply, HangupReply, ScriptedUpstream, json_reply
 
 USER = [{"role": "user", "content": "hello"}]
 PATHS = {
@@ -213,6 +214,29 @@ async def test_a_packed_body(upstream: ScriptedUpstream, start_gateway: StartGat
         refused = await gateway.client.post("/v1/chat/completions", content=wrong, headers=headers)
         assert refused.json()["error"]["code"] == code
     assert upstream.hits == 1
+
+
+async def test_a_failure_is_forgotten(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
+    """A failed request is gone with its end, body and all: it does not wait for the garbage collector."""
+    gateway = await start_gateway(routes_yaml(upstream.url))
+    chat = json.dumps({"model": "chat", "messages": USER}).encode()
+    gc.collect()
+    gc.disable()
+    try:
+        for body, reply in (
+            (b"{", None),
+            (b'{"model": "nobody"}', None),
+            (b'{"model": "chat", "messages": 5}', None),
+            (chat, openai_error(400)),
+            (chat, HangupReply()),
+            (chat, BytesReply(b"{")),
+        ):
+            if reply is not None:
+                upstream.script(reply)
+            assert (await gateway.client.post("/v1/chat/completions", content=body)).status_code >= 400
+        await until(lambda: not any(isinstance(kept, GatewayError) for kept in gc.get_objects()), "the failures' end")
+    finally:
+        gc.enable()
 
 
 async def test_numbers_without_end_in_defaults(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
