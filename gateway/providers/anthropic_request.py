@@ -343,7 +343,7 @@ def completion_to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest
     body: dict[str, Any] = {
         **extras,
         "model": endpoint.model,
-        "prompt": _dialogue(view.prompt),
+        "prompt": dialogue(view.prompt),
     }
     # A caller may use Anthropic's own names, which MLflow forwarded too.
     if view.max_tokens is not None or "max_tokens_to_sample" not in body:
@@ -355,8 +355,8 @@ def completion_to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest
     return WireRequest(url=f"{endpoint.base_url}/complete", body=msgspec.json.encode(body))
 
 
-def _dialogue(prompt: str) -> str:
-    """The prompt as the turn of a human, which the older models insist on."""
+def dialogue(prompt: str) -> str:
+    """The prompt as the turn of a human, which Claude's older models insist on; one that has that form stays."""
     if prompt.startswith("Human: "):
         prompt = "\n\n" + prompt
     if not prompt.startswith("\n\nHuman: "):

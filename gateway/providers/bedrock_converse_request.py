@@ -22,6 +22,7 @@ from gateway.providers.canonical_request import (
     data_url,
     functions_of,
     functions_spoken_of,
+    invalid,
     members,
     parts_of,
     present,
@@ -33,7 +34,6 @@ from gateway.providers.canonical_request import (
 from gateway.providers.hints import hint
 from gateway.providers.parameters import encode
 from gateway.providers.spec import Endpoint
-from gateway.types.errors import ErrorType, RequestError
 from gateway.types.model_io import ModelRequest, WireRequest
 
 _NATIVE = (
@@ -75,15 +75,11 @@ _JSON_ONLY = "Answer with one JSON object and nothing else."
 _Block = dict[str, Any]
 
 
-def _refuse(message: str, param: str) -> RequestError:
-    return RequestError(ErrorType.INVALID_REQUEST, message, param=param)
-
-
 def to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest:
     """`/converse`, or `/converse-stream`."""
     view, extras = read_chat(request)
     if view.n not in (None, 1):
-        raise _refuse(f"Parameter n must be 1 for Amazon Bedrock, got {view.n}.", "n")
+        raise invalid(f"Parameter n must be 1 for Amazon Bedrock, got {view.n}.", "n")
     system, messages = _conversation(view)
     body: dict[str, Any] = {"messages": messages}
     sampling = members(
@@ -176,7 +172,7 @@ def _blocks(message: Message, path: str) -> list[_Block]:
             blocks += [{"text": text}] if text.strip() else []
             for number, call in enumerate(calls):
                 if not call.function.name.strip():
-                    raise _refuse(
+                    raise invalid(
                         f"Invalid assistant tool call: missing function name for tool_call_id={call.id}.",
                         f"{path}.tool_calls[{number}].function.name",
                     )
@@ -192,7 +188,7 @@ def _blocks(message: Message, path: str) -> list[_Block]:
             }
             return [{"toolResult": result}]
         case role:
-            raise _refuse(
+            raise invalid(
                 f"{path}.role is '{role}'; it must be system, developer, user, assistant or tool.", f"{path}.role"
             )
 
@@ -211,13 +207,13 @@ def _part(part: Part, path: str) -> _Block:
         return _document(part.file.file_data, part.file.filename or "document", path)
     address = part.image_address
     if part.type != "image_url" or address is None:
-        raise _refuse(f"{path} is of type '{part.type}'; Amazon Bedrock takes text, image_url and file.", path)
+        raise invalid(f"{path} is of type '{part.type}'; Amazon Bedrock takes text, image_url and file.", path)
     image = data_url(address)
     if image is None:
-        raise _refuse(f"{path}.image_url.url must be a data: URL; Amazon Bedrock fetches no addresses.", path)
+        raise invalid(f"{path}.image_url.url must be a data: URL; Amazon Bedrock fetches no addresses.", path)
     media_type, data = image
     if media_type not in _IMAGE_FORMATS:
-        raise _refuse(f"{path} is {media_type}; Amazon Bedrock takes {', '.join(_IMAGE_FORMATS)}.", path)
+        raise invalid(f"{path} is {media_type}; Amazon Bedrock takes {', '.join(_IMAGE_FORMATS)}.", path)
     return {"image": {"format": _IMAGE_FORMATS[media_type], "source": {"bytes": data}}}
 
 
@@ -225,7 +221,7 @@ def _document(url: str, filename: str, path: str) -> _Block:
     inline = data_url(url)
     if inline is None or inline[0] not in _DOCUMENT_FORMATS:
         param = f"{path}.file.file_data"
-        raise _refuse(f"{param} must be a data: URL of one of {', '.join(_DOCUMENT_FORMATS)}.", param)
+        raise invalid(f"{param} must be a data: URL of one of {', '.join(_DOCUMENT_FORMATS)}.", param)
     name = _NO_NAME_LETTER.sub(" ", filename.rpartition(".")[0] or filename)
     return {"document": {"format": _DOCUMENT_FORMATS[inline[0]], "name": name, "source": {"bytes": inline[1]}}}
 

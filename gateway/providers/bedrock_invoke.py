@@ -11,11 +11,11 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Raw, Struct
 
+from gateway.providers.anthropic_request import dialogue
 from gateway.providers.canonical_reply import TextChoice, completion_reply, decode_reply, embeddings_reply
-from gateway.providers.canonical_request import decode_member, read_embeddings
+from gateway.providers.canonical_request import decode_member, invalid, read_embeddings
 from gateway.providers.parameters import encode, one_choice_only, parameters
 from gateway.providers.spec import Endpoint, Quirks
-from gateway.types.errors import ErrorType, RequestError
 from gateway.types.model_io import ModelReply, ModelRequest, WireRequest
 from gateway.types.usage import Usage
 
@@ -26,7 +26,6 @@ _MAX_TOKENS = 8191
 _MAX_TOKENS_DEFAULT = Raw(b"8191")
 _MAX_TOKENS_EVER = 1_000_000
 _HUMAN = "\n\nHuman:"
-_ASSISTANT = "\n\nAssistant:"
 
 NO_QUIRKS = Quirks()
 QUIRKS = {
@@ -50,10 +49,6 @@ def model_url(endpoint: Endpoint, action: str) -> str:
     return f"{endpoint.base_url}/model/{quote(endpoint.model, safe='')}/{action}"
 
 
-def _refuse(message: str, param: str) -> RequestError:
-    return RequestError(ErrorType.INVALID_REQUEST, message, param=param)
-
-
 def header_usage(headers: Mapping[str, str]) -> Usage | None:
     """The counts that InvokeModel sends with every model's reply, whatever its body says; None where it sends none.
 
@@ -71,7 +66,7 @@ def completion_to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest
     """The body of the model's vendor, holding only what the caller set."""
     build = _BODIES.get(vendor_of(endpoint.model))
     if build is None:
-        raise _refuse("Unknown Amazon Bedrock model type None", "model")
+        raise invalid("Unknown Amazon Bedrock model type None", "model")
     body = build(request, endpoint)
     return WireRequest(url=model_url(endpoint, "invoke"), body=encode(body), headers=HEADERS)
 
@@ -90,32 +85,23 @@ def _anthropic_body(request: ModelRequest, endpoint: Endpoint) -> dict[str, Any]
     given = _given(request, endpoint, {})
     one_choice_only(request, "'{name}' must be '1' for the Anthropic provider. Received value: '{value}'.")
     if "top_p" in given:
-        raise _refuse(
+        raise invalid(
             "Cannot set both 'temperature' and 'top_p' parameters. "
             "Please use only the temperature parameter for your query.",
             "top_p",
         )
     asked = decode_member(given.pop("max_tokens", _MAX_TOKENS_DEFAULT), int, "max_tokens")
     if asked > _MAX_TOKENS_EVER:
-        raise _refuse(f"Invalid value for max_tokens: cannot exceed {_MAX_TOKENS_EVER}.", "max_tokens")
+        raise invalid(f"Invalid value for max_tokens: cannot exceed {_MAX_TOKENS_EVER}.", "max_tokens")
     prompt = decode_member(given.pop("prompt", _EMPTY), str, "prompt")
     stop = decode_member(encode(given.pop("stop", [])), list[str], "stop")
     return {
         **given,
-        "prompt": _dialogue(prompt),
+        "prompt": dialogue(prompt),
         "max_tokens_to_sample": min(asked, _MAX_TOKENS),
         "stop_sequences": stop if _HUMAN in stop else [*stop, _HUMAN],
         "anthropic_version": "bedrock-2023-05-31",
     }
-
-
-def _dialogue(prompt: str) -> str:
-    """The prompt in the form that these models were trained on, where it has not that form already."""
-    if prompt.startswith("Human: "):
-        prompt = f"\n\n{prompt}"
-    if not prompt.startswith(f"{_HUMAN} "):
-        prompt = f"{_HUMAN} {prompt}"
-    return prompt if prompt.endswith(_ASSISTANT) else prompt + _ASSISTANT
 
 
 def _titan_body(request: ModelRequest, endpoint: Endpoint) -> dict[str, Any]:
@@ -123,7 +109,7 @@ def _titan_body(request: ModelRequest, endpoint: Endpoint) -> dict[str, Any]:
     one_choice_only(request, "'{name}' must be '1' for AWS Titan models. Received value: '{value}'.")
     config = _given(request, endpoint, names)
     if "topP" in config and decode_member(config["topP"], float, "top_p") == 0:
-        raise _refuse("'top_p' must be greater than 0 for AWS Titan models. Received value: '0'.", "top_p")
+        raise invalid("'top_p' must be greater than 0 for AWS Titan models. Received value: '0'.", "top_p")
     return {"inputText": config.pop("prompt", ""), "textGenerationConfig": config}
 
 
@@ -263,7 +249,7 @@ def embeddings_to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest
     match vendor_of(endpoint.model):
         case "amazon":
             if len(view.texts) != 1:
-                raise _refuse(
+                raise invalid(
                     "Amazon Titan embeds one text a request; send the texts one by one, or route to a Cohere model.",
                     "input",
                 )
@@ -273,7 +259,7 @@ def embeddings_to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest
             body = {"texts": view.texts, "input_type": "search_document"}
             dimensions = "output_dimension"
         case _:
-            raise _refuse("Embeddings on Amazon Bedrock need a Titan or a Cohere model.", "model")
+            raise invalid("Embeddings on Amazon Bedrock need a Titan or a Cohere model.", "model")
     if view.dimensions is not None:
         body[dimensions] = view.dimensions
     return WireRequest(url=model_url(endpoint, "invoke"), body=encode(body | extras), headers=HEADERS)

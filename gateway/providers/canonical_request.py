@@ -367,6 +367,11 @@ def stop_list(stop: str | list[str] | None) -> list[str] | None:
     return stop or None
 
 
+def invalid(message: str, param: str) -> RequestError:
+    """The refusal of a request for what its member `param` says."""
+    return RequestError(ErrorType.INVALID_REQUEST, message, param=param)
+
+
 def refuse_native(fields: Mapping[str, Any], ours: Mapping[str, str], *, original_shape: bool = False) -> None:
     """Refuse a vendor's own spelling of a field that has a canonical one; `ours` maps (ours, theirs).
 

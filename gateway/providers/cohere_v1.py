@@ -22,6 +22,7 @@ from gateway.providers.canonical_reply import (
 )
 from gateway.providers.canonical_request import (
     ChatView,
+    invalid,
     members,
     read_chat,
     read_completion,
@@ -33,7 +34,7 @@ from gateway.providers.canonical_request import (
 )
 from gateway.providers.cohere_facts import FAILED_REASONS, EmbedOptions, Meta, finish_reason, usage_of
 from gateway.providers.spec import Codec, Dialect, Endpoint, Framing
-from gateway.types.errors import ErrorType, RequestError, UpstreamError
+from gateway.types.errors import ErrorType, UpstreamError
 from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent, StreamSummary, WireRequest
 from gateway.types.route import Operation
 from gateway.types.usage import Usage
@@ -41,10 +42,6 @@ from gateway.types.usage import Usage
 _GENERATE_NAMES = {"stop": "stop_sequences", "n": "num_generations"}
 _EMBED_NAMES = {"input": "texts"}
 _ROLES = {"user": "USER", "assistant": "CHATBOT"}
-
-
-def _refuse(message: str, param: str) -> RequestError:
-    return RequestError(ErrorType.INVALID_REQUEST, message, param=param)
 
 
 def _wire(endpoint: Endpoint, path: str, body: dict[str, Any]) -> WireRequest:
@@ -119,16 +116,16 @@ def chat_to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest:
 
 def _check_chat(view: ChatView) -> None:
     if not view.messages:
-        raise _refuse("messages must hold at least one message.", "messages")
+        raise invalid("messages must hold at least one message.", "messages")
     if view.n not in (None, 1):
-        raise _refuse(f"Parameter n must be 1 for Cohere chat, got {view.n}.", "n")
+        raise invalid(f"Parameter n must be 1 for Cohere chat, got {view.n}.", "n")
     if view.stop is not None:
-        raise _refuse("Parameter stop is not supported for Cohere chat.", "stop")
+        raise invalid("Parameter stop is not supported for Cohere chat.", "stop")
     if view.messages[-1].role != "user":
         role = view.messages[-1].role
-        raise _refuse(f"Last message must be from user, got {role}.", f"messages[{len(view.messages) - 1}].role")
+        raise invalid(f"Last message must be from user, got {role}.", f"messages[{len(view.messages) - 1}].role")
     if view.tools:
-        raise _refuse("Tools need version 2 of Cohere's API: set cohere_api_version: v2 for this route.", "tools")
+        raise invalid("Tools need version 2 of Cohere's API: set cohere_api_version: v2 for this route.", "tools")
 
 
 def _format(view: ChatView) -> dict[str, Any] | None:
@@ -178,7 +175,7 @@ def embeddings_to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest
     refuse_native(request.fields, _EMBED_NAMES, original_shape=request.original_shape)
     view, extras = read_embeddings(request)
     if view.dimensions is not None:
-        raise _refuse("'dimensions' needs version 2 of Cohere's API: set cohere_api_version: v2.", "dimensions")
+        raise invalid("'dimensions' needs version 2 of Cohere's API: set cohere_api_version: v2.", "dimensions")
     body: dict[str, Any] = {"model": endpoint.model, "texts": view.texts}
     if isinstance(endpoint.options, EmbedOptions) and endpoint.options.input_type is not None:
         body["input_type"] = endpoint.options.input_type

@@ -29,6 +29,7 @@ from gateway.providers.canonical_request import (
     Tool,
     ToolChoice,
     decode_member,
+    invalid,
     members,
     parts_of,
     read_chat,
@@ -42,7 +43,7 @@ from gateway.providers.canonical_request import (
 from gateway.providers.canonical_request import Message as CanonicalMessage
 from gateway.providers.cohere_facts import FAILED_REASONS, EmbedOptions, Meta, finish_reason, usage_of
 from gateway.providers.spec import NOTHING, Codec, Dialect, Endpoint
-from gateway.types.errors import ErrorType, RequestError, UpstreamError
+from gateway.types.errors import ErrorType, UpstreamError
 from gateway.types.model_io import ModelReply, ModelRequest, StreamEvent, StreamSummary, WireRequest
 from gateway.types.route import Operation
 
@@ -50,10 +51,6 @@ _DEFAULT_INPUT_TYPE = "search_document"
 _CHAT_NAMES = {"stop": "stop_sequences"}
 _EMBED_NAMES = {"input": "texts"}
 _TOOL_CHOICES = {"required": "REQUIRED", "none": "NONE"}
-
-
-def _refuse(message: str, param: str) -> RequestError:
-    return RequestError(ErrorType.INVALID_REQUEST, message, param=param)
 
 
 # --- requests ---------------------------------------------------------------------------------------------------
@@ -87,7 +84,7 @@ def completion_to_wire(request: ModelRequest, endpoint: Endpoint) -> WireRequest
 
 def _sampling(view: ChatView | CompletionView, request: ModelRequest, endpoint: Endpoint) -> dict[str, Any]:
     if view.n not in (None, 1):
-        raise _refuse(f"Parameter n must be 1 for Cohere chat, got {view.n}.", "n")
+        raise invalid(f"Parameter n must be 1 for Cohere chat, got {view.n}.", "n")
     body: dict[str, Any] = {"model": endpoint.model, "stream": request.stream}
     if view.temperature is not None:
         body["temperature"] = endpoint.quirks.scaled(view.temperature, request)
@@ -117,7 +114,7 @@ def _message(message: CanonicalMessage, path: str) -> dict[str, Any]:
         case "user":
             return {"role": "user", "content": _user_content(message, path)}
         case role:
-            raise _refuse(f"{path}.role is '{role}'; Cohere knows system, user, assistant and tool.", f"{path}.role")
+            raise invalid(f"{path}.role is '{role}'; Cohere knows system, user, assistant and tool.", f"{path}.role")
 
 
 def _user_content(message: CanonicalMessage, path: str) -> str | list[Raw]:
@@ -128,7 +125,7 @@ def _user_content(message: CanonicalMessage, path: str) -> str | list[Raw]:
         # Text and image parts have OpenAI's form; anything else has no word in Cohere's.
         if part.type not in ("text", "image_url"):
             param = f"{path}.content[{index}]"
-            raise _refuse(f"{param} is of type '{part.type}'; Cohere takes text and image_url.", param)
+            raise invalid(f"{param} is of type '{part.type}'; Cohere takes text and image_url.", param)
         content.append(raw)
     return content
 
@@ -143,7 +140,7 @@ def _tools(tools: list[Tool], choice: str | ToolChoice | None, given: Raw) -> di
             if tool.function is not None and tool.function.name == name
         ]
         if not named:
-            raise _refuse("tool_choice must be none, auto, required or the name of one of the tools.", "tool_choice")
+            raise invalid("tool_choice must be none, auto, required or the name of one of the tools.", "tool_choice")
         return {"tools": named, "tool_choice": "REQUIRED"}
     # Without the field Cohere decides by itself, which is what `auto` means.
     return {"tools": given} | ({"tool_choice": _TOOL_CHOICES[choice]} if choice in _TOOL_CHOICES else {})
