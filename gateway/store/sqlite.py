@@ -94,7 +94,8 @@ class _Connection:
 
     def stream(self, statement: str, values: Sequence[Any]) -> Iterator[Row]:
         try:
-            yield from self._connection.execute(statement, values)
+            # Not from the cursor itself: a reader who stops early would close it, after its connection perhaps.
+            yield from iter(self._connection.execute(statement, values).fetchone, None)
         except sqlite3.Error as error:
             raise _store_error(error) from error
 

@@ -105,6 +105,16 @@ def test_an_unknown_price_is_kept_as_unknown(store: LedgerStore) -> None:
     assert [e.nano_usd for e in store.entries()] == [None]
 
 
+def test_a_reader_may_stop_early(open_store: OpenStore) -> None:
+    """Whoever reads the first of many lines and closes the ledger, as `| head` does, is told nothing more."""
+    store = open_store()
+    store.commit([settle(entry(f"r{number}", 1), held=False) for number in range(3)])
+    lines = store.entries()
+    next(lines)
+    store.close()
+    lines.close()
+
+
 def test_entries_come_back_as_they_were_written(store: LedgerStore) -> None:
     """Every count of a usage survives, and an unknown count stays unknown."""
     usage = Usage(
