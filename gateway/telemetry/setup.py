@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -113,28 +113,8 @@ class Telemetry:
         self._parts: list[_Part] = []
         """What holds something back and is flushed at the end, in this order."""
         self._instrumented_spans: InstrumentedSpans | None = None
-        sinks: list[Sink] = [self.metrics]
         exporter = self._record_exporter(file.semconv)
-        if exporter is not None:
-            spans = SpanSink(
-                exporter,
-                on_export=self._spans_exported,
-                on_drop=self._spans_dropped,
-                batching=batching(Signal.TRACES, environment),
-            )
-            sinks.append(spans)
-            self._parts.append(spans)
-            self.metrics.watch(self.metrics.gauge(names.QUEUE_SIZE, "spans"), spans.queue.__len__)
-        if file.log_requests:
-            on_write, on_drop = self._line_counts(RequestLog.name)
-            log = RequestLog(log_descriptor, on_write=on_write, on_drop=on_drop)
-            sinks.append(log)
-            self._parts.append(log)
-            self.metrics.watch(self.metrics.gauge(names.QUEUE_SIZE, "log"), log.queue.__len__)
-        if wants_otlp(Signal.LOGS, environment):
-            sinks.append(self._log_records())
-        if file.content_hook is not None:
-            sinks.append(self._content_hook(file.content_hook))
+        sinks = list(self._sinks(file, exporter, log_descriptor))
         if block is None:
             push = start_push(file, environment, self.metrics.read, lambda: self._export_failed(Signal.METRICS))
             if push is not None:
@@ -162,6 +142,31 @@ class Telemetry:
             redactor=Redactor(file.redact),
         )
 
+    def _sinks(self, file: TelemetryFile, exporter: RecordExporter | None, log_descriptor: int) -> Iterator[Sink]:
+        yield self.metrics
+        if exporter is not None:
+            yield self._queued(
+                SpanSink(
+                    exporter,
+                    on_export=self._spans_exported,
+                    on_drop=self._spans_dropped,
+                    batching=batching(Signal.TRACES, self._environment),
+                )
+            )
+        if file.log_requests:
+            on_write, on_drop = self._line_counts(RequestLog.name)
+            yield self._queued(RequestLog(log_descriptor, on_write=on_write, on_drop=on_drop))
+        if wants_otlp(Signal.LOGS, self._environment):
+            yield self._queued(self._log_records())
+        if file.content_hook is not None:
+            yield self._content_hook(file.content_hook)
+
+    def _queued(self, sink: "_QueuedSink") -> Sink:
+        """Flush a sink at the end, and show what waits in it."""
+        self._parts.append(sink)
+        self.metrics.watch(self.metrics.gauge(names.QUEUE_SIZE, sink.name), sink.queue.__len__)
+        return sink
+
     def _content_hook(self, name: str) -> Sink:
         from gateway.telemetry.content_hook import ContentHookSink, load_hook
 
@@ -185,20 +190,17 @@ class Telemetry:
             return ConsoleSpanExporter(out=sys.stderr)
         return span_exporter(self._environment)
 
-    def _log_records(self) -> Sink:
+    def _log_records(self) -> "_QueuedSink":
         from gateway.telemetry.log_records import LogRecordSink
 
         on_export, on_drop = self._line_counts(LogRecordSink.name)
-        sink = LogRecordSink(
+        return LogRecordSink(
             log_exporter(self._environment),
             self._provider.resource,
             on_export=on_export,
             on_drop=on_drop,
             batching=batching(Signal.LOGS, self._environment),
         )
-        self._parts.append(sink)
-        self.metrics.watch(self.metrics.gauge(names.QUEUE_SIZE, sink.name), sink.queue.__len__)
-        return sink
 
     @property
     def exposition(self) -> Exposition:
@@ -287,6 +289,13 @@ class Telemetry:
 class _Part(Protocol):
     def close(self, timeout_s: float) -> None:
         """Flush, for at most `timeout_s` seconds."""
+        ...
+
+
+class _QueuedSink(Sink, _Part, Protocol):
+    @property
+    def queue(self) -> Sized:
+        """What waits."""
         ...
 
 
