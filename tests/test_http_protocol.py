@@ -138,10 +138,15 @@ async def test_heads_without_end(running: Running, start: bytes, piece: bytes) -
 
 
 async def test_a_large_head_within_the_bound_is_served(running: Running) -> None:
-    """Sixty kilobytes of cookies are somebody's daily life."""
-    async with raw_connection(running.url) as caller:
+    """Sixty kilobytes of cookies are somebody's daily life, also where they come in parts."""
+    head = request_head("GET", "/", [("cookie", "a" * 60_000)])
+    async with raw_connection(running.url) as caller, raw_connection(running.url) as other:
         for _ in range(3):
-            await caller.write(request_head("GET", "/", [("cookie", "a" * 60_000)]))
+            await caller.write(head[:50_000])
+            # Once another has its answer, the server has taken this part.
+            await other.write(request_head("GET", "/"))
+            assert (await other.reply()).status == 200
+            await caller.write(head[50_000:])
             assert (await caller.reply()).status == 200
 
 
