@@ -99,11 +99,15 @@ class _OutputDetails(Struct):
     audio_tokens: int | None = None
 
 
+class _ServerTools(Struct):
+    web_search_requests: int | None = None
+
+
 class _Usage(Struct):
     """`usage` of chat completions, completions and embeddings.
 
-    `prompt_cache_hit_tokens` is DeepSeek's; `num_search_queries` is Perplexity's and `num_sources_used` xAI's, which
-    charge for these.
+    `prompt_cache_hit_tokens` is DeepSeek's; `num_search_queries` is Perplexity's, `num_sources_used` xAI's and
+    `server_tool_use_details` OpenRouter's, which charge for these.
     """
 
     prompt_tokens: int | None = None
@@ -114,10 +118,12 @@ class _Usage(Struct):
     prompt_cache_hit_tokens: int | None = None
     num_search_queries: int | None = None
     num_sources_used: int | None = None
+    server_tool_use_details: _ServerTools | None = None
 
 
 _NO_INPUT_DETAILS = _InputDetails()
 _NO_OUTPUT_DETAILS = _OutputDetails()
+_NO_TOOLS = _ServerTools()
 
 
 def _usage(reported: _Usage | None, tier: str | None = None, model: str | None = None) -> Usage | None:
@@ -145,10 +151,10 @@ def _usage(reported: _Usage | None, tier: str | None = None, model: str | None =
 
 def _searches(reported: _Usage, model: str) -> int | None:
     """The searches that are charged beside tokens, as counted or, where the vendor does not count, as known."""
-    counted = (reported.num_search_queries, reported.num_sources_used)
-    if counted == (None, None):
-        return searches_by_itself(model) or None
-    return sum(count or 0 for count in counted)
+    tools = reported.server_tool_use_details or _NO_TOOLS
+    counted = (reported.num_search_queries, reported.num_sources_used, tools.web_search_requests)
+    known = [count for count in counted if count is not None]
+    return sum(known) if known else searches_by_itself(model) or None
 
 
 def searches_by_itself(model: str) -> int | None:
@@ -317,8 +323,6 @@ class OpenAIStream:
         if not data:
             return b""
         chunk = decode_measured(_CHUNK, data)
-        if chunk.error and chunk.error != _NULL:
-            raise stream_error(data)
         if summary.response_id is None and chunk.id:
             # Azure begins with a chunk about the prompt, whose id and model are empty.
             summary.response_id = chunk.id
@@ -327,6 +331,9 @@ class OpenAIStream:
         if reported is not None:
             # Some providers report a running total in every chunk: the last one stands.
             summary.usage = _usage(reported, chunk.service_tier, chunk.model) or summary.usage
+        if chunk.error and chunk.error != _NULL:
+            # OpenRouter says beside the error what the reply took so far.
+            raise stream_error(data)
         if not chunk.choices:
             return event.raw if reported is None or self._keep_usage_chunk else b""
         unnumbered = False
