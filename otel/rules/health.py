@@ -128,7 +128,7 @@ PROCESS = Group(
             hold="5m",
             severity=Severity.WARNING,
             summary="[[instance]] loses [[signal]]",
-            description="[[instance]] has lost [[value]] [[signal]] in ten minutes. Metrics and spend are complete.",
+            description="[[instance]] has lost [[value:count]] [[signal]] in ten minutes. Metrics and spend are complete.",
             dashboard="gaugeway-gateway",
         ),
         Alert(
@@ -153,7 +153,7 @@ LEDGER = Group(
             severity=Severity.CRITICAL,
             summary="The ledger of [[instance]] cannot commit",
             description=(
-                "[[value]] ledger commits of [[instance]] failed in ten minutes. They are tried again and nothing is "
+                "[[value:count]] ledger commits of [[instance]] failed in ten minutes. They are tried again and nothing is "
                 "lost yet; under a hard budget requests are refused meanwhile."
             ),
             dashboard="gaugeway-gateway",
@@ -178,8 +178,8 @@ LEDGER = Group(
             expr=_counted(names.LEDGER_ORPHANS, "1h"),
             hold="0s",
             severity=Severity.INFO,
-            summary="[[instance]] charged [[value]] requests of a crashed process",
-            description="[[instance]] found [[value]] holds that a crashed process left, and charged them.",
+            summary="[[instance]] charged [[value:count]] requests of a crashed process",
+            description="[[instance]] found [[value:count]] holds that a crashed process left, and charged them.",
             dashboard="gaugeway-gateway",
         ),
     ),

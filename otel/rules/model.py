@@ -1,7 +1,8 @@
 """What a rule is, whichever system evaluates it.
 
-Texts of alerts may hold `[[label]]` for a label's value and `[[value]]`, `[[value:percent]]` or `[[value:duration]]` for
-the expression's; `[[query:spent]]` and `[[query:limit]]` ask for the US dollars of the budget that the alert is about.
+Texts of alerts may hold `[[label]]` for a label's value, and `[[value:count]]`, `[[value:usd]]`, `[[value:percent]]` or
+`[[value:duration]]` for the expression's; `[[query:spent]]` and `[[query:limit]]` ask for the US dollars of the budget that the
+alert is about.
 Each renderer writes them in its own template language.
 """
 
@@ -77,5 +78,5 @@ class Templates(Struct, frozen=True):
     def _one(self, match: re.Match[str]) -> str:
         name, form = match[1], match[2]
         if name == "value":
-            return self.value(form or "number")
+            return self.value(form)
         return self.query(form) if name == "query" else self.label(name)

@@ -91,9 +91,9 @@ MONEY = Group(
             ),
             hold="15m",
             severity=Severity.WARNING,
-            summary="Team [[team]] spends $[[value]] an hour, far more than a week ago",
+            summary="Team [[team]] spends $[[value:usd]] an hour, far more than a week ago",
             description=(
-                f"Team [[team]] spent $[[value]] in the last hour, more than {thresholds.ANOMALY_FACTOR:g} times what it "
+                f"Team [[team]] spent $[[value:usd]] in the last hour, more than {thresholds.ANOMALY_FACTOR:g} times what it "
                 "spent in the same hour a week ago."
             ),
             dashboard="gaugeway-spend",
@@ -136,7 +136,7 @@ MONEY = Group(
             severity=Severity.WARNING,
             summary="[[instance]] cannot deliver budget alerts",
             description=(
-                "[[value]] deliveries of budget alerts by [[instance]] failed in 15 minutes. They are tried again until "
+                "[[value:count]] deliveries of budget alerts by [[instance]] failed in 15 minutes. They are tried again until "
                 "their webhook takes them; whoever waits for them does not know yet."
             ),
             dashboard="gaugeway-spend",

@@ -15,7 +15,12 @@ GROUPS = (RECORDED, OBJECTIVES, MONEY, PROVIDERS, PROCESS, LEDGER)
 RUNBOOKS = "docs/runbooks"
 GRAFANA_DATASOURCE = "gaugeway-prometheus"
 _HEADER = "# Made by `python -m otel.rules`; change the Python, not this file.\n"
-_FORMS = {"number": "humanize", "percent": "humanizePercentage", "duration": "humanizeDuration"}
+_FORMS = {
+    "count": 'printf "%.0f"',
+    "usd": 'printf "%.2f"',
+    "percent": "humanizePercentage",
+    "duration": "humanizeDuration",
+}
 _BUDGET_GAUGES = {"spent": names.BUDGET_SPENT, "limit": names.BUDGET_LIMIT}
 
 
