@@ -204,7 +204,8 @@ def _checked(run: Callable[[], int]) -> int:
 def check_config(file: Path) -> None:
     """Check a configuration file; exit 2 and name the wrong field when it cannot be used."""
     settings = _or_exit(_loader(file))
-    click.echo(f"{file}: OK, {len(settings.routes)} routes: {', '.join(route.name for route in settings.routes)}")
+    names = [route.name for route in settings.routes]
+    click.echo(f"{file}: OK, {len(names)} route{'s' * (len(names) > 1)}: {', '.join(names)}")
 
 
 @main.command()

@@ -305,6 +305,8 @@ def _explain(text: str, type_: type, path: str) -> ConfigError:
     at = _AT.search(text)
     inner = at.group(2) if at else ""
     message = text[: at.start()] if at else text
+    if message == "Invalid decimal string":
+        message = "must be a number, such as 12.50"
     full = f"{path}{inner}" if path else inner.removeprefix(".")
     if at and at.group(1):
         return ConfigError(full, "the name of a field is no text")

@@ -59,6 +59,7 @@ admin: {port: 5002, token: $HOOK}
     ("text", "path", "words"),
     [
         ("budgets: [{name: b}]", "budgets[0].amount_usd", "required"),
+        ("budgets: [{name: b, amount_usd: ten}]", "budgets[0].amount_usd", "must be a number"),
         ("budgets: [{name: b, amount_usd: -1}]", "budgets[0]", "amount_usd must be between"),
         ("budgets: [{name: b, amount_usd: .nan}]", "budgets[0]", "amount_usd"),
         ("budgets: [{name: b, amount_usd: 1, zone: Mars/Base}]", "budgets[0]", "IANA"),
