@@ -61,7 +61,12 @@ class Server(uvicorn.Server):
             if not task.cancelling():
                 task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=_END_S)
+            _, unheard = await asyncio.wait(tasks, timeout=_END_S)
+            if unheard:
+                # Their callers read nothing, so they cannot be told.
+                for connection in list(self.server_state.connections):
+                    connection.transport.abort()
+                await asyncio.wait(unheard, timeout=_END_S)
 
     async def on_tick(self, counter: int) -> bool:
         """Uvicorn calls this ten times a second; true ends the server."""

@@ -41,8 +41,12 @@ class Application:
         await self.gate.wait()
         if self.pieces:
             await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[operator]
-            for piece in self.pieces:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})  # type: ignore[operator]
+            try:
+                for piece in self.pieces:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})  # type: ignore[operator]
+            except asyncio.CancelledError:
+                # Like the gateway, it tells its caller of the end.
+                pass
             await send({"type": "http.response.body", "body": b""})  # type: ignore[operator]
             return
         body = str(size).encode()
@@ -250,6 +254,20 @@ async def test_who_reads_nothing_is_let_go_of(running: Running, count: int) -> N
         protocol.leave_if_stuck(now + 2 * STUCK_AFTER_S + 2)
         await until(lambda: not running.protocols, "the end of the connection")
     await until(lambda: not running.server.server_state.tasks, "the end of the request")
+
+
+async def test_the_end_does_not_wait_for_who_reads_nothing(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller who cannot be told of the end, since it takes nothing, is left with a broken connection."""
+    monkeypatch.setattr(server, "_END_S", 0.05)
+    running.application.pieces = [b"x" * 2**20] * 32
+    async with raw_connection(running.url) as caller:
+        await caller.write(request_head("GET", "/"))
+        await caller.reader.readuntil(b"\r\n\r\n")
+        [protocol] = running.protocols
+        await until(lambda: protocol.flow.write_paused, "a full connection")
+        # As two signals say it.
+        running.server.should_exit = running.server.force_exit = True
+        await until(lambda: not running.server.server_state.tasks, "the end of the request")
 
 
 async def test_http_1_0_has_no_chunks(running: Running) -> None:

@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -21,6 +20,7 @@ from gateway.config.schema import ConfigFile, ModelFile, OnCallerLeft, RouteFile
 from gateway.config.secrets import resolve_secret
 from gateway.config.settings import Settings
 from gateway.config.traffic import traffic_route
+from gateway.types.address import is_http_address
 from gateway.types.route import Limit, Route, RouteType, Target, Timeouts
 from gateway.types.secret import Secret
 from gateway.types.usage import service_tier
@@ -29,7 +29,6 @@ _NAME = re.compile(r"[\w\-\.]+")
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `([^`]*)`")
 _MISSING_FIELD = re.compile(r"Object missing required field `([^`]*)`")
 _AT = re.compile(r" - at (`key` in )?`\$([^`]*)`$")
-_SPACE = re.compile(r"\s")
 _ADDRESSES = ("_base", "_url", "_endpoint")
 """How the providers' fields for an address end."""
 
@@ -203,7 +202,8 @@ class _Loading:
             written = provider.from_environment(written, self._environment)
         config = self._convert(written, provider.config, f"{path}.config")
         for field in provider.config.__struct_fields__:
-            if field.endswith(_ADDRESSES) and not _is_address(getattr(config, field)):
+            # One that is not given means the provider's own.
+            if field.endswith(_ADDRESSES) and (address := getattr(config, field)) and not is_http_address(address):
                 raise ConfigError(
                     f"{path}.config.{field}",
                     "is no address; give it with http:// or https://, such as http://localhost:8000/v1",
@@ -237,18 +237,6 @@ class _Loading:
         if type_ is Secret:
             return resolve_secret(value, self._environment, self.key_files.append)
         raise NotImplementedError(f"no decoder for {type_}")
-
-
-def _is_address(value: str | None) -> bool:
-    """Whether a provider can be reached there; a field that is not given has the provider's own address."""
-    if not value:
-        return True
-    try:
-        parts = urlsplit(value)
-        reachable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        return bool(reachable) and not _SPACE.search(value)
-    except ValueError:
-        return False
 
 
 def _is_traffic(section: str, item: dict[str, Any]) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.sdk.trace.export import SpanExporter
 
 from gateway.telemetry.transport import BoundedTransport
-from gateway.telemetry.variables import Signal, VariableError, compression, export_timeout_s
+from gateway.telemetry.variables import Signal, VariableError, check_http_endpoint, compression, export_timeout_s
 
 if TYPE_CHECKING:
     # Most gateways push neither, and importing them takes a tenth of a start.
@@ -50,6 +50,7 @@ def transport(signal: Signal, environment: Mapping[str, str]) -> BoundedTranspor
 def http_options(signal: Signal, environment: Mapping[str, str]) -> dict[str, Any]:
     """What the SDK's exporters over HTTP are made with. Raises VariableError."""
     compression(signal, environment)
+    check_http_endpoint(signal, environment)
     ours = transport(signal, environment)
     return {"timeout": export_timeout_s(signal, environment)} | ({} if ours is None else {"_transport": ours})
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 
 from gateway.telemetry.queue import Batching
+from gateway.types.address import is_http_address
 
 EXPORT_TIMEOUT_S = 10.0
 _SUSPICIOUS_S = 0.1
@@ -127,6 +128,17 @@ def export_timeout_s(signal: Signal, environment: Mapping[str, str]) -> float:
         Signal.LOGS: "OTEL_BLRP_EXPORT_TIMEOUT",
     }[signal]
     return min(timeout_s, _seconds(processor, environment, timeout_s))
+
+
+def check_http_endpoint(signal: Signal, environment: Mapping[str, str]) -> None:
+    """Raises VariableError for an endpoint that no export over HTTP can reach."""
+    for name in (f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"):
+        endpoint = environment.get(name)
+        if endpoint:
+            if not is_http_address(endpoint):
+                # It may hold a password.
+                raise VariableError(f"{name} is no address; give it as http://localhost:4318")
+            return
 
 
 def compression(signal: Signal, environment: Mapping[str, str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.telemetry.exporters import http_options
 from gateway.telemetry.queue import Batching
 from gateway.telemetry.variables import (
     HONOURED,
@@ -104,6 +105,15 @@ def test_of_each_signal_and_of_all() -> None:
     assert not is_honoured("OTEL_EXPORTER_OTLP_METRICS_FLAVOUR")
     assert not is_honoured("OTEL_EXPORTER_ZIPKIN_ENDPOINT")
     assert not is_honoured("ENDPOINT")
+
+
+@pytest.mark.parametrize("endpoint", ["localhost:4318", "grpc://collector:4317", "http://collector:99999", "a b"])
+def test_an_endpoint_that_is_no_address_is_refused(endpoint: str) -> None:
+    """An endpoint without its scheme, the usual mistake, would lose every export; the signal's own wins."""
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": endpoint}
+    assert http_options(Signal.TRACES, environment)
+    with pytest.raises(VariableError, match="OTEL_EXPORTER_OTLP_LOGS_ENDPOINT is no address"):
+        http_options(Signal.LOGS, environment)
 
 
 def test_a_compression_that_there_is_not_is_refused() -> None:
