@@ -280,6 +280,7 @@ def embeddings_from_wire(body: bytes, request: ModelRequest, endpoint: Endpoint)
 
 
 class _StreamChoice(Struct):
+    index: int = 0
     delta: _Said | None = None
     text: str | None = None
     finish_reason: str | None = None
@@ -312,6 +313,7 @@ class OpenAIStream:
         self.summary = StreamSummary()
         self._keep_usage_chunk = request.include_usage or not endpoint.quirks.stream_options
         self._numbers = CallNumbers()
+        self._finishes: dict[int, str] = {}
 
     def feed(self, event: StreamEvent) -> bytes:
         """Forward one event; raises UpstreamError for an error event and for data that is no JSON object."""
@@ -345,7 +347,9 @@ class OpenAIStream:
             elif choice.text:
                 summary.output_chars += len(choice.text)
             if choice.finish_reason:
-                summary.finish_reasons += (choice.finish_reason,)
+                # OpenRouter repeats the reason beside the usage.
+                self._finishes[choice.index] = choice.finish_reason
+                summary.finish_reasons = tuple(self._finishes.values())
                 summary.finished = True
         return self._numbers.numbered(data) if unnumbered else event.raw
 
