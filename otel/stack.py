@@ -217,6 +217,7 @@ def run(
             kept = {key: value for key, value in part.environment.items() if heard or not key.startswith("OTEL_")}
             running.append((part.name, start(replace(part, environment=kept), program, state, environment)))
             _say(f"{part.name:<13} {part.url}".rstrip())
+        _say(f"logs are in {state}; Ctrl-C stops all of it")
         return _watch(running, state)
     except KeyboardInterrupt:
         return 0

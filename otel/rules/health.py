@@ -21,6 +21,13 @@ def _provider_share(match: Match, window: str, limit: float) -> str:
     return f"{ratio(part, attempts)} > {limit:g} and {attempts} > {thresholds.MIN_REQUESTS_PER_S:g}"
 
 
+def _open_circuit() -> str:
+    """An open circuit leaves too few attempts for a share to mean anything; without any, nobody asks for the provider."""
+    by = ("job", "provider")
+    spared = OF.gauge_over("min_over_time", names.CIRCUIT_STATE, window="1m", by=by, fold="max")
+    return f"{spared} > 0 and {OF.increase(names.ATTEMPTS, is_('outcome', Outcome.PROVIDER), by=by, window='10m')} > 0"
+
+
 def _counted(family: Metric, window: str = "10m", by: tuple[str, ...] = ("job", "instance")) -> str:
     return f"{OF.increase(family, by=by, window=window)} > 0"
 
@@ -29,11 +36,10 @@ PROVIDERS = Group(
     name="gaugeway-providers",
     rules=(
         Alert(
-            # An open circuit leaves too few attempts for a share to mean anything.
             name="GaugewayProviderDown",
             expr=(
-                f"{_provider_share(is_('outcome', Outcome.PROVIDER), '5m', thresholds.PROVIDER_DOWN_SHARE)} or "
-                f"{OF.gauge_over('min_over_time', names.CIRCUIT_STATE, window='1m', by=('job', 'provider'), fold='max')} > 0"
+                f"{_provider_share(is_('outcome', Outcome.PROVIDER), '5m', thresholds.PROVIDER_DOWN_SHARE)} "
+                f"or {_open_circuit()}"
             ),
             hold="3m",
             severity=Severity.CRITICAL,

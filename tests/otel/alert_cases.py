@@ -265,6 +265,12 @@ CASES = (
     ),
     Case(
         alert="GaugewayProviderDown",
+        why="nobody has asked for a provider since its circuit opened, so nothing closes it",
+        series=_attempts("provider", "connect_failed", "0x5 5x60") | _circuit("0x5 2x60"),
+        at="30m",
+    ),
+    Case(
+        alert="GaugewayProviderDown",
         why="the circuit was open for two minutes",
         series=_attempts("ok", "", "0+6x60") | _circuit("0x10 2x1 0x60"),
         at="14m",
