@@ -125,6 +125,7 @@ class Attempts:
             how,
             attempt.usage,
             at_ns=attempt.start_ns if hold is None else hold.at_ns,
+            hold=hold,
             output_chars=attempt.output_chars,
             chunks=attempt.chunks,
             response_model=attempt.response_model,

@@ -16,6 +16,7 @@ from gateway.spend.budgets import BudgetBook, BudgetState, usd_text
 from gateway.spend.holds import Holds
 from gateway.spend.leases import Lease
 from gateway.spend.prices import PriceBook
+from gateway.spend.rates import RateCard
 from gateway.spend.settle import ChargeFacts, Ending, billed_usage, cost_of, input_bound_tokens
 from gateway.store.spec import (
     Balance,
@@ -60,6 +61,8 @@ class Hold(Struct, frozen=True, kw_only=True):
     nano_usd: int = 0
     durable: bool = False
     caps: Caps = Caps()
+    card: RateCard | None = None
+    """The prices that a durable hold was computed from, which its charge is too: others may be in use by then."""
     lease: Lease | None = None
     """Where the money is held, if the attempt has no hold of its own in the ledger."""
 
@@ -192,7 +195,8 @@ class Accounts:
         if not applied.hard or facts.operation is Operation.COUNT_TOKENS:
             return Hold(request_id=facts.request_id, attempt=facts.attempt, at_ns=now_ns)
         cap = self._output_cap(facts)
-        nano, version = self._bound(facts, cap, now_ns)
+        card = self._card(facts)
+        nano = self._bound(card, facts, cap, now_ns)
         caps = Caps(
             output_tokens=None if facts.operation in _NO_OUTPUT or cap == facts.max_tokens else cap,
             tool_calls=self._config.default_tool_calls if facts.tools.run else None,
@@ -207,7 +211,7 @@ class Accounts:
                     nano_usd=nano,
                     payer=facts.payer,
                     counters=applied.counters,
-                    price_version=version,
+                    price_version=card.at(now_ns).version,
                 )
             )
         return Hold(
@@ -217,6 +221,7 @@ class Accounts:
             nano_usd=nano,
             durable=nano > 0,
             caps=caps,
+            card=card,
             lease=lease,
         )
 
@@ -226,7 +231,7 @@ class Accounts:
             asked = self._config.default_output_tokens
         return min(asked, self._config.max_output_tokens)
 
-    def _bound(self, facts: ChargeFacts, cap: int, now_ns: int) -> tuple[int, str]:
+    def _card(self, facts: ChargeFacts) -> RateCard:
         card = self.prices.card(facts.payer.provider, facts.payer.model)
         if card is None:
             raise PolicyError(
@@ -234,6 +239,9 @@ class Accounts:
                 f"No price is known for model '{facts.payer.model}' of provider '{facts.payer.provider}', and a "
                 "budget limits this request. Its operator can add one under `prices:`; an explicit 0 is a price.",
             )
+        return card
+
+    def _bound(self, card: RateCard, facts: ChargeFacts, cap: int, now_ns: int) -> int:
         output = 0 if facts.operation in _NO_OUTPUT else cap * max(1, facts.choices)
         calls = facts.tools.calls + facts.tools.unlimited * self._config.default_tool_calls
         nano = card.bound_nano_usd(
@@ -250,7 +258,7 @@ class Accounts:
                 f"This request could cost ${usd_text(nano)}, more than one request may. Ask for fewer output tokens, "
                 "choices or calls of tools.",
             )
-        return nano, card.at(now_ns).version
+        return nano
 
     def price(
         self,
@@ -259,6 +267,7 @@ class Accounts:
         usage: Usage | None,
         *,
         at_ns: int,
+        hold: Hold | None = None,
         output_chars: int = 0,
         chunks: int = 0,
         response_model: str | None = None,
@@ -270,12 +279,16 @@ class Accounts:
             how: what became of the attempt; see `gateway.spend.settle.ending`.
             usage: what the provider reported, None when it reported nothing.
             at_ns: when the attempt was admitted: the prices of that instant hold.
+            hold: what `admit` returned for it; the prices that it was computed from hold.
             output_chars: characters generated, as far as they came.
             chunks: streamed chunks with content.
             response_model: the model that the provider says answered.
         """
         billed, basis = billed_usage(how, facts, usage, output_chars, chunks)
-        return cost_of(self.prices, facts.payer, billed, basis, at_ns, response_model), billed
+        card = None if hold is None else hold.card
+        if card is None:
+            card = self.prices.card(facts.payer.provider, facts.payer.model, response_model)
+        return cost_of(card, billed, basis, at_ns), billed
 
     def settle(
         self, hold: Hold | None, facts: ChargeFacts, cost: Cost, usage: Usage | None, *, started_ns: int

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from gateway.config.money import MAX_NANO_USD
-from gateway.spend.prices import PriceBook
+from gateway.spend.rates import RateCard
 from gateway.store.spec import Payer
 from gateway.types.errors import ErrorType
 from gateway.types.records import Basis, Cost, CostPart
@@ -194,13 +194,10 @@ def billed_usage(
     return usage, Basis.DRAINED if how is Ending.DRAINED else Basis.PROVIDER_USAGE
 
 
-def cost_of(
-    prices: PriceBook, payer: Payer, usage: Usage | None, basis: Basis, at_ns: int, response_model: str | None = None
-) -> Cost:
-    """The price of what is billed. `nano_usd` is None when no price is known, whatever the usage."""
+def cost_of(card: RateCard | None, usage: Usage | None, basis: Basis, at_ns: int) -> Cost:
+    """The price of what is billed. `nano_usd` is None when no price is known (no card), whatever the usage."""
     if usage is None:
         return Cost(nano_usd=0, basis=basis)
-    card = prices.card(payer.provider, payer.model, response_model)
     if card is None:
         return Cost(nano_usd=None, basis=basis)
     dated = card.at(at_ns, usage.service_tier)

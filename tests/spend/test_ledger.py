@@ -3,12 +3,15 @@
 import asyncio
 import threading
 from collections.abc import Sequence
+from datetime import date
 from decimal import Decimal
 
 import pytest
 
+from gateway.config.money import PriceFile
 from gateway.spend.budgets import BudgetBook
 from gateway.spend.ledger import Accounts, Hold
+from gateway.spend.prices import PriceBook, PriceData
 from gateway.spend.settle import ChargeFacts, Ending, OwnTools
 from gateway.store.spec import Committed, Counter, LedgerStore, Op, StoreError
 from gateway.types.errors import ErrorType, PolicyError, ServiceError
@@ -25,7 +28,11 @@ HOUR_NS = 3600 * 10**9
 def settle(accounts: Accounts, hold: Hold | None, what: ChargeFacts, output: int = 5, *, at_ns: int = NOON_NS) -> int:
     """Charge a complete attempt with 100 input tokens; what it cost."""
     cost, usage = accounts.price(
-        what, Ending.COMPLETE, Usage(input_tokens=100, output_tokens=output), at_ns=hold.at_ns if hold else at_ns
+        what,
+        Ending.COMPLETE,
+        Usage(input_tokens=100, output_tokens=output),
+        at_ns=hold.at_ns if hold else at_ns,
+        hold=hold,
     )
     accounts.settle(hold, what, cost, usage, started_ns=at_ns)
     assert cost.nano_usd is not None
@@ -485,6 +492,20 @@ async def test_a_reload_keeps_what_was_spent_and_uses_the_new_limit(open_account
     with pytest.raises(PolicyError, match="'b'"):
         await accounts.admit(facts("s"))
     assert await accounts.call(lambda store: store.rebuild()) == 0
+
+
+async def test_a_charge_keeps_the_prices_of_its_hold(open_accounts: OpenAccounts) -> None:
+    """Dearer prices, or none, that come while a request is in flight can not overshoot its budget."""
+    accounts = await open_accounts(budget(10 * HELD))
+    cheap = PriceFile(model="m", input_usd_per_mtok=Decimal("0.001"), output_usd_per_mtok=Decimal("0.01"))
+    dear = PriceFile(model="m", input_usd_per_mtok=Decimal(1), output_usd_per_mtok=Decimal(1))
+    accounts.prices = PriceBook(PriceData(providers={}, version="none", as_of=date(2026, 11, 1)))
+    for name, later in (("dearer", [dear]), ("none", [])):
+        accounts.prices.override([cheap])
+        hold = await accounts.admit(facts(name))
+        accounts.prices.override(later)
+        assert settle(accounts, hold, facts(name)) == 150
+    assert await balance(accounts) == (300, 0)
 
 
 class Slow:

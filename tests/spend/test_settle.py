@@ -45,7 +45,7 @@ def test_the_settle_table(
 ) -> None:
     """Each row of the published table, with an input token at 1 and an output token at 10 nano-dollars."""
     billed, found = billed_usage(how, facts(name), usage, **seen)
-    cost = cost_of(prices, PAYER, billed, found, NOON_NS)
+    cost = cost_of(prices.card(PAYER.provider, PAYER.model), billed, found, NOON_NS)
     assert (cost.nano_usd, cost.basis) == (nano_usd, basis)
 
 
@@ -60,7 +60,7 @@ def test_without_a_price_nothing_that_was_used_is_free(
 ) -> None:
     """An unpriced model's attempts have no amount, except where nothing was used at all."""
     billed, found = billed_usage(how, facts(name), usage, **seen)
-    cost = cost_of(prices, UNPRICED, billed, found, NOON_NS)
+    cost = cost_of(prices.card(UNPRICED.provider, UNPRICED.model), billed, found, NOON_NS)
     assert cost.basis is basis
     assert cost.nano_usd == (0 if billed is None else None)
 
@@ -83,7 +83,7 @@ def test_leaving_after_any_chunk_is_never_free_and_never_cheaper_than_leaving_be
     costs = []
     for k in range(len(seen) + 1):
         billed, basis = billed_usage(Ending.CUT, facts("r"), usage, sum(seen[:k]), k)
-        cost = cost_of(prices, PAYER, billed, basis, NOON_NS)
+        cost = cost_of(prices.card(PAYER.provider, PAYER.model), billed, basis, NOON_NS)
         assert cost.nano_usd is not None
         assert cost.nano_usd >= 100 + 10 * max(k, reported or 0)
         costs.append(cost.nano_usd)
@@ -106,7 +106,7 @@ def test_no_charge_is_above_its_hold(
     usage = Usage(input_tokens=len(text.encode()) + 4, output_tokens=output)
     for reported in (None, usage):
         billed, basis = billed_usage(how, what, reported, chars, chunks)
-        cost = cost_of(prices, PAYER, billed, basis, NOON_NS)
+        cost = cost_of(prices.card(PAYER.provider, PAYER.model), billed, basis, NOON_NS)
         assert cost.nano_usd is not None
         assert cost.nano_usd <= held
 
@@ -146,4 +146,7 @@ def test_how_an_attempt_ended(
 def test_an_embedding_without_an_output_count_is_exact(prices: PriceBook) -> None:
     """Vendors report no output for embeddings: that is no missing usage."""
     billed, basis = billed_usage(Ending.COMPLETE, facts("r", operation=Operation.EMBEDDINGS), Usage(input_tokens=3))
-    assert (cost_of(prices, PAYER, billed, basis, NOON_NS).nano_usd, basis) == (3, Basis.PROVIDER_USAGE)
+    assert (cost_of(prices.card(PAYER.provider, PAYER.model), billed, basis, NOON_NS).nano_usd, basis) == (
+        3,
+        Basis.PROVIDER_USAGE,
+    )
