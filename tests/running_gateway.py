@@ -34,7 +34,7 @@ from gateway.telemetry.setup import Telemetry, TraceExport
 from gateway.types.clock import Clock, Rng
 from gateway.types.records import RequestRecord
 
-_WAIT_S = 10.0
+_WAIT_S = 30.0
 PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For clients that only ask `http://` addresses: httpx would read all of the system's authorities, for 20 ms each."""
 ENVIRONMENT: Mapping[str, str] = {"OPENAI_API_KEY": "sk-test"}

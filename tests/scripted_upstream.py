@@ -57,7 +57,7 @@ __all__ = [
     "redirect",
 ]
 
-_WAIT_S = 10.0
+_WAIT_S = 30.0
 _HEAD_LIMIT_BYTES = 1 << 24
 
 
@@ -196,7 +196,7 @@ class ScriptedUpstream:
     async def until(self, condition: Callable[[Self], bool], what: str = "the condition") -> None:
         """Wait until `condition(self)` holds, checked whenever a request arrives or a connection opens or closes.
 
-        AssertionError after 10 s.
+        AssertionError after 30 s.
         """
         try:
             async with asyncio.timeout(_WAIT_S):
