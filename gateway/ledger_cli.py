@@ -18,7 +18,7 @@ from gateway.config.settings import Settings
 from gateway.spend import finance
 from gateway.spend.budgets import usd_text
 from gateway.spend.opening import read_ledger, tool_ledger
-from gateway.spend.windows import midnight_ns, span_at
+from gateway.spend.windows import FOREVER_NS, midnight_ns, span_at
 from gateway.store.spec import Entry, LedgerStore, StoreError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def stretch(since: str | None, until: str | None, window: str | None, zone: str)
         now_ns = int(datetime.now(UTC).timestamp()) * 1_000_000_000
         span = span_at(Window(window), zone, now_ns)
         return span.start_ns, span.end_ns
-    return _day("--since", since, zone, 0), _day("--until", until, zone, 2**62)
+    return _day("--since", since, zone, 0), _day("--until", until, zone, FOREVER_NS)
 
 
 def _day(option: str, text: str | None, zone: str, otherwise: int) -> int:
@@ -107,6 +107,13 @@ def _day(option: str, text: str | None, zone: str, otherwise: int) -> int:
         return midnight_ns(zone, date.fromisoformat(text))
     except ValueError:
         raise click.BadParameter(f"'{text}' is no day such as 2026-11-01", param_hint=option) from None
+
+
+def _moment(at_ns: int, zone: str, unbounded: str) -> str:
+    """An instant as the zone's clocks show it, or `unbounded` where a stretch has no such end."""
+    if at_ns in (0, FOREVER_NS):
+        return unbounded
+    return f"{datetime.fromtimestamp(at_ns // 1_000_000_000, ZoneInfo(zone)):%Y-%m-%d %H:%M}"
 
 
 @click.group("ledger")
@@ -162,16 +169,22 @@ def report(config_path: Path, by: str, since: str | None, until: str | None, win
     start, end = stretch(since, until, window, zone)
     with opened(read_ledger, config_path) as store:
         rows = finance.report(finance.counted(store.entries(start, end), told), dimensions)
+    total = finance.ReportRow(
+        group=("total", *[""] * (len(dimensions) - 1)),
+        attempts=sum(row.attempts for row in rows),
+        input_tokens=sum(row.input_tokens for row in rows),
+        output_tokens=sum(row.output_tokens for row in rows),
+        nano_usd=sum(row.nano_usd for row in rows),
+        unpriced=sum(row.unpriced for row in rows),
+    )
     table = [[*dimensions, "attempts", "input", "output", "usd", "unpriced"]]
     table += [
         [*row.group, f"{row.attempts:,}", f"{row.input_tokens:,}", f"{row.output_tokens:,}", usd_text(row.nano_usd),
          f"{row.unpriced:,}"]
-        for row in rows
+        for row in (*rows, total)
     ]  # fmt: skip
-    total = usd_text(sum(row.nano_usd for row in rows))
-    attempts = f"{sum(row.attempts for row in rows):,}"
-    table.append(["total", *[""] * (len(dimensions) - 1), attempts, "", "", total, ""])
     _print_table(table, left=len(dimensions))
+    click.echo(f"{_moment(start, zone, 'the first entry')} to {_moment(end, zone, 'now')}, {zone}", err=True)
 
 
 @ledger.command()

@@ -81,15 +81,16 @@ def test_verify_and_report_run_beside_the_owner_and_rebuild_does_not(config: Pat
 
 
 def test_report_by_team_and_model(config: Path) -> None:
-    """Sums by the dimensions asked for, with a total."""
-    output = run(config, "ledger", "report", "--by", "team,model").output
-    assert "red" in output
-    assert output.splitlines()[-1].split() == ["total", "2", "2.00"]
-    assert run(config, "ledger", "report", "--until", "2001-01-01").output.splitlines()[-1].split() == [
-        "total",
-        "0",
-        "0.00",
-    ]
+    """Sums by the dimensions asked for, with a total, and beside them the stretch that they are of."""
+    report = run(config, "ledger", "report", "--by", "team,model")
+    header, *rows, total = (line.split() for line in report.stdout.splitlines())
+    assert any("red" in row for row in rows)
+    assert total[:2] == ["total", "2"]
+    assert total[header.index("usd") - 1] == "2.00"
+    assert report.stderr == "the first entry to now, UTC\n"
+    nothing = run(config, "ledger", "report", "--until", "2001-01-01", "--zone", "Europe/Berlin")
+    assert nothing.stdout.splitlines()[-1].split() == ["total", "0", "0", "0", "0.00", "0"]
+    assert nothing.stderr == "the first entry to 2001-01-01 00:00, Europe/Berlin\n"
 
 
 @pytest.mark.parametrize(
