@@ -5,6 +5,7 @@ request with it, at its next message.
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -113,9 +114,19 @@ class MessageHandler(logging.Handler):
 
 def configure_logging(level: str = "INFO") -> None:
     """The process's own messages go to standard error, a JSON line each."""
+    _hold_standard_descriptors()
     logging.basicConfig(level=level, handlers=[MessageHandler()], force=True)
     # Uvicorn says each start and stop three times; the gateway says it once.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+
+
+def _hold_standard_descriptors() -> None:
+    # Who starts a daemon may close them. The next sockets and files would get their numbers, and with them our lines.
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def count_lost_messages(inc: Callable[[float], None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,19 @@ def test_messages_are_lines() -> None:
     parsed = json.loads(text)
     assert (parsed["message"], parsed["level"]) == ("it broke", "ERROR")
     assert "ValueError" in parsed["exception"]
+
+
+def test_no_file_gets_a_closed_outputs_number() -> None:
+    """Where an output is closed, our lines go nowhere: not into the file or the socket that is opened next."""
+    code = (
+        "import os\n"
+        "from gateway.telemetry.messages import configure_logging\n"
+        "os.closerange(0, 3)\n"
+        "configure_logging()\n"
+        "devices = {os.path.realpath(f'/proc/self/fd/{number}') for number in range(3)}\n"
+        "os._exit(devices != {os.devnull})\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_messages_are_written_in_order() -> None:
