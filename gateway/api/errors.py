@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from gateway.api.schema_error import SchemaError
 from gateway.types.errors import (
@@ -116,13 +117,15 @@ def openai_body(error: GatewayError, trace_id: str | None) -> bytes:
     """`{"error": {message, type, param, code, error_type, trace_id}}`.
 
     `code` is the provider's own where it gave one, such as `context_length_exceeded`, since apps act on it; otherwise it
-    is the closed error type, which stands apart, too. A page that fails has no trace: its `trace_id` is null.
+    is the closed error type, which stands apart, too. A page that fails has no trace: its `trace_id` is null. Of a
+    request that the provider refuses, its `_REASONS` are kept.
     """
     error_type = error.error_type
     code = error.code if isinstance(error, UpstreamError) else None
     return msgspec.json.encode(
         {
-            "error": {
+            "error": _reasons(error)
+            | {
                 "message": error.message,
                 "type": _OPENAI_TYPE_OVERRIDES.get(error_type) or _OPENAI_TYPES[error_type.outcome],
                 "param": error.param,
@@ -132,6 +135,26 @@ def openai_body(error: GatewayError, trace_id: str | None) -> bytes:
             }
         }
     )
+
+
+_REASONS = ("innererror", "failed_generation", "metadata")
+"""Members of errors on which apps act: Azure's filters, the call that Groq's model failed at, OpenRouter's provider."""
+
+
+class _Refusal(Struct):
+    error: dict[str, Any]
+
+
+def _reasons(error: GatewayError) -> dict[str, Any]:
+    answer = error.answer if isinstance(error, UpstreamError) else None
+    refused = error.error_type is ErrorType.PROVIDER_INVALID_REQUEST
+    if answer is None or not refused or len(answer.body) > _MAX_SHOWN_BYTES:
+        return {}
+    try:
+        stated = msgspec.json.decode(answer.body, type=_Refusal).error
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return {}
+    return {name: stated[name] for name in _REASONS if name in stated}
 
 
 def mlflow_body(error: GatewayError, trace_id: str | None) -> bytes:

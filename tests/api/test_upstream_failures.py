@@ -214,6 +214,19 @@ async def test_a_providers_code_is_what_apps_look_at(
     assert found["error_type"] == answer.headers["x-gateway-error-type"] == "provider_invalid_request"
 
 
+async def test_a_refusal_keeps_its_reasons(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
+    """Azure's filters reach the app that asks which one it was; what else a provider adds does not."""
+    gateway = await start_gateway(routes_yaml(upstream.url))
+    filtered = {"code": "ResponsibleAIPolicyViolation", "content_filter_result": {"hate": {"filtered": True}}}
+    stated = {"message": "Filtered.", "code": "content_filter", "innererror": filtered, "account": "a-1"}
+    upstream.script(json_reply({"error": stated}, status=400), json_reply({"error": stated}, status=403))
+    request = {"model": "chat", "messages": USER}
+    error = (await gateway.client.post("/v1/chat/completions", json=request)).json()["error"]
+    assert (error["innererror"], error["code"], "account" in error) == (filtered, "content_filter", False)
+    refused = (await gateway.client.post("/v1/chat/completions", json=request)).json()["error"]
+    assert "innererror" not in refused
+
+
 async def test_spent_money_is_not_waited_for(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
     """A 429 that says that the account is empty is not tried again, since waiting mends nothing."""
     gateway = await start_gateway(routes_yaml(upstream.url, extra="retries: 2"))
