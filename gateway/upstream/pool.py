@@ -164,7 +164,10 @@ _connect_s: ContextVar[float | None] = ContextVar("connect_s")
 
 
 class _TimedConnector(aiohttp.TCPConnector):
-    """Tells the task that sends how long a new connection took, or its failure. aiohttp's own tracing would cost every request."""
+    """Tells the task that sends how long a new connection took, or its failure. aiohttp's own tracing would cost every request.
+
+    The time to connect bounds all of it: aiohttp's leaves out looking the name up, and asking a proxy for a tunnel.
+    """
 
     async def _create_connection(
         self,
@@ -175,7 +178,17 @@ class _TimedConnector(aiohttp.TCPConnector):
         clock = self._loop.time
         begun = clock()
         try:
-            return await super()._create_connection(req, traces, timeout)
+            async with asyncio.timeout(timeout.sock_connect):
+                return await super()._create_connection(req, traces, timeout)
+        except (aiohttp.ClientHttpProxyError, aiohttp.ClientConnectorError, TimeoutError):
+            raise
+        except aiohttp.ClientError as error:
+            raise UpstreamError(
+                ErrorType.CONNECT_FAILED,
+                "The proxy on the way to the provider opened no tunnel.",
+                retryable=True,
+                sent=False,
+            ) from error
         finally:
             # Failures as well: a provider that nobody reaches is slow to connect to, not absent.
             _connect_s.set(clock() - begun)

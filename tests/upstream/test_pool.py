@@ -15,6 +15,9 @@ from gateway.upstream.pool import MAX_HEADER_BYTES, Pool
 from tests.certificates import certificate
 from tests.scripted_upstream import (
     BytesReply,
+    GarbageReply,
+    HangupReply,
+    Reply,
     ScriptedUpstream,
     SilentReply,
     StreamReply,
@@ -24,6 +27,7 @@ from tests.scripted_upstream import (
     redirect,
 )
 
+USUAL = Timeouts()
 HEADERS = (("content-type", "application/json"), ("authorization", "Bearer the-provider's"))
 
 
@@ -43,9 +47,9 @@ async def pool() -> AsyncIterator[Pool]:
     await made.close()
 
 
-async def ask(pool: Pool, url: str) -> tuple[int, bytes]:
+async def ask(pool: Pool, url: str, timeouts: Timeouts = USUAL) -> tuple[int, bytes]:
     """One whole exchange."""
-    exchange = await pool.send("POST", url, HEADERS, b"{}", Timeouts())
+    exchange = await pool.send("POST", url, HEADERS, b"{}", timeouts)
     try:
         body = await exchange.read()
     except BaseException:
@@ -272,13 +276,15 @@ async def test_a_server_without_tls(pool: Pool) -> None:
 # --- proxies ----------------------------------------------------------------------------------------------------
 
 
-async def through(proxy: str, url: str, monkeypatch: pytest.MonkeyPatch, **variables: str) -> tuple[int, bytes]:
+async def through(
+    proxy: str, url: str, monkeypatch: pytest.MonkeyPatch, *, timeouts: Timeouts = USUAL, **variables: str
+) -> tuple[int, bytes]:
     """One exchange by a pool that is made while the environment names a proxy."""
     for name, value in ({"http_proxy": proxy, "https_proxy": proxy} | variables).items():
         monkeypatch.setenv(name, value)
     pool = Pool()
     try:
-        return await ask(pool, url)
+        return await ask(pool, url, timeouts)
     finally:
         await pool.close()
 
@@ -305,6 +311,26 @@ async def test_https_goes_through_a_tunnel(upstream: ScriptedUpstream, monkeypat
     assert request.method == "CONNECT"
     assert request.header("proxy-authorization") == "Basic dXNlcjpwYXNz"
     assert request.header("authorization") is None
+
+
+@pytest.mark.parametrize(
+    ("reply", "error_type"),
+    [
+        (SilentReply(), ErrorType.CONNECT_TIMEOUT),
+        (HangupReply(), ErrorType.CONNECT_FAILED),
+        (HangupReply(reset=True), ErrorType.CONNECT_FAILED),
+        (GarbageReply(), ErrorType.CONNECT_FAILED),
+    ],
+    ids=["silent", "hang-up", "reset", "garbage"],
+)
+async def test_a_proxy_that_opens_no_tunnel(
+    upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch, reply: Reply, error_type: ErrorType
+) -> None:
+    """Asking for the tunnel is a part of connecting: bounded like it, and nothing has been sent to the provider."""
+    upstream.script(reply)
+    with pytest.raises(UpstreamError) as failed:
+        await through(upstream.url, "https://provider.invalid/", monkeypatch, timeouts=Timeouts(connect_s=0.2))
+    assert (failed.value.error_type, failed.value.sent, failed.value.retryable) == (error_type, False, True)
 
 
 async def test_no_proxy_for_the_hosts_that_are_excepted(
