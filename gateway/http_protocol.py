@@ -77,6 +77,14 @@ class HttpProtocol(HttpToolsProtocol):
         self._served = cycle
         super()._start_asgi_task(cycle, app if cycle.scope["http_version"] != "1.0" else _without_chunks(app, cycle))
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP; behind a request that is being served, the refusal would pass for its reply."""
+        served = self._served
+        if served is not None and not served.response_complete and not served.more_body:
+            self.transport.abort()
+        else:
+            super().send_400_response(msg)
+
     def on_message_begin(self) -> None:
         """Take the beginning of a request."""
         self._between_requests = False

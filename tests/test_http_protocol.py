@@ -324,6 +324,14 @@ async def test_what_is_hardly_http_is_refused(running: Running, request_bytes: b
     assert running.server.server_state.tasks == set()
 
 
+async def test_a_refusal_is_no_reply_to_the_request_before(running: Running) -> None:
+    """What is no HTTP behind a request in flight ends the connection, without a 400 that its caller would take for its own."""
+    running.application.gate.clear()
+    async with raw_connection(running.url) as caller:
+        await caller.write(request_head("GET", "/") + b"\x00\r\n\r\n")
+        assert await hung_up(caller)
+
+
 @pytest.mark.parametrize(
     "headers", [[("upgrade", "websocket"), ("connection", "Upgrade")], [("upgrade", "h2c"), ("connection", "upgrade")]]
 )
