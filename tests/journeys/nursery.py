@@ -38,6 +38,7 @@ class Nursery:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+        self._starts = 0
 
     async def _order(self, **order: Any) -> int:
         assert self._process.stdin is not None
@@ -51,7 +52,9 @@ class Nursery:
         """Start a gateway with a configuration file; it serves when this returns."""
         port = free_port()
         arguments = ["start", "--config-path", str(config), "--port", str(port), "--metrics-port", "0"]
-        log = config.with_suffix(".log")
+        # A port may come again after thousands of starts: each has a log of its own.
+        self._starts += 1
+        log = config.with_name(f"{config.stem}-{self._starts}.log")
         child = Child(self, await self._order(start=arguments, log=str(log)), f"http://127.0.0.1:{port}", log)
         await child.serves()
         return child
