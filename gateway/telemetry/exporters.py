@@ -89,12 +89,13 @@ def metric_exporter(environment: Mapping[str, str]) -> "MetricExporter":
     return OTLPMetricExporter(**http_options(Signal.METRICS, environment))
 
 
-def log_exporter(environment: Mapping[str, str]) -> "LogRecordExporter":
-    """The SDK's OTLP exporter of logs. Raises VariableError."""
+def log_exporter(environment: Mapping[str, str]) -> "tuple[LogRecordExporter, BoundedTransport | None]":
+    """The SDK's OTLP exporter of logs, and its transport where that is ours. Raises VariableError."""
     if protocol(Signal.LOGS, environment) is OtlpProtocol.GRPC:
         from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as GrpcLogExporter
 
-        return GrpcLogExporter(**grpc_options(Signal.LOGS, environment))
+        return GrpcLogExporter(**grpc_options(Signal.LOGS, environment)), None
     from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 
-    return OTLPLogExporter(**http_options(Signal.LOGS, environment))
+    options = http_options(Signal.LOGS, environment)
+    return OTLPLogExporter(**options), options.get("_transport")

@@ -11,8 +11,9 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from gateway.telemetry.logs import RequestLine, line_of
-from gateway.telemetry.queue import USUAL_BATCHING, BackgroundQueue, Batching
+from gateway.telemetry.queue import REJECTED, USUAL_BATCHING, BackgroundQueue, Batching
 from gateway.telemetry.spans import SCOPE
+from gateway.telemetry.transport import BoundedTransport, rejected
 from gateway.types.records import RequestRecord
 from gateway.types.route import CaptureTo
 
@@ -82,13 +83,18 @@ def _within(trace_id: int, span_id: int, *, sampled: bool) -> Context:
 
 
 class LogRecordSink:
-    """Queues records and exports them as log records in batches, on a thread."""
+    """Queues records and exports them as log records in batches, on a thread.
+
+    Args:
+        transport: the exporter's; its last answer says what a collector rejected.
+    """
 
     name = "otlp_logs"
 
     def __init__(
         self,
         exporter: LogRecordExporter,
+        transport: BoundedTransport | None,
         resource: Resource,
         *,
         on_export: Callable[[int], None],
@@ -96,12 +102,15 @@ class LogRecordSink:
         batching: Batching = USUAL_BATCHING,
     ) -> None:
         self._exporter = exporter
+        self._transport = transport
         self._resource = resource
+        self._on_export = on_export
+        self._on_drop = on_drop
         self.queue: BackgroundQueue[RequestRecord] = BackgroundQueue(
             "log-export",
             self._export,
             lambda reason, records: on_drop(reason, len(records)),
-            lambda records: on_export(len(records)),
+            self._exported,
             batching=batching,
         )
 
@@ -114,6 +123,12 @@ class LogRecordSink:
         batch += (event for record in records for event in content_events(record, self._resource))
         if self._exporter.export(batch) is LogRecordExportResult.SUCCESS:
             yield len(records)
+
+    def _exported(self, records: Sequence[RequestRecord]) -> None:
+        lost = min(rejected(self._transport.answer), len(records)) if self._transport is not None else 0
+        if lost:
+            self._on_drop(REJECTED, lost)
+        self._on_export(len(records) - lost)
 
     def close(self, timeout_s: float) -> None:
         """Export what is queued, for at most `timeout_s` seconds."""

@@ -272,7 +272,7 @@ LOG_LINES_DROPPED = Metric(
     name="gateway_telemetry_log_lines_dropped_total",
     kind=Kind.COUNTER,
     help="Request log lines that were not written (sink: log) or exported (otlp_logs), by reason (queue_full, "
-    "write_failed, export_failed, shutdown).",
+    "write_failed, export_failed, rejected by the collector, shutdown).",
     labels=("sink", "reason"),
 )
 LOG_LINES_WRITTEN = Metric(

@@ -31,7 +31,7 @@ from gateway.telemetry.attributes import (
 )
 from gateway.telemetry.exporters import http_options
 from gateway.telemetry.spans import SCOPE, Export, SpanMaker, http_failed, server_failed
-from gateway.telemetry.transport import BoundedTransport, rejected_spans
+from gateway.telemetry.transport import BoundedTransport, rejected
 from gateway.telemetry.variables import Signal
 from gateway.types.records import RequestRecord
 
@@ -260,4 +260,4 @@ class DirectOTLPSpanExporter(OTLPSpanExporter):
         data = self._encoder.encode(records)
         if len(data) > self._max_request_size > 0 or not self._client.export(data).success:
             return Export(taken=False)
-        return Export(taken=True, rejected_spans=rejected_spans(self._bounded.answer) if self._bounded else 0)
+        return Export(taken=True, rejected_spans=rejected(self._bounded.answer) if self._bounded else 0)

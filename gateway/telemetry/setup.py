@@ -194,8 +194,10 @@ class Telemetry:
         from gateway.telemetry.log_records import LogRecordSink
 
         on_export, on_drop = self._line_counts(LogRecordSink.name)
+        exporter, transport = log_exporter(self._environment)
         return LogRecordSink(
-            log_exporter(self._environment),
+            exporter,
+            transport,
             self._provider.resource,
             on_export=on_export,
             on_drop=on_drop,

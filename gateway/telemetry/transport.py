@@ -99,8 +99,11 @@ def _read(response: urllib3.BaseHTTPResponse, deadline: float | None) -> bytes:
     return body
 
 
-def rejected_spans(answer: bytes) -> int:
-    """How many spans of a batch the collector says that it did not keep; 0 for an answer that is no protobuf."""
+def rejected(answer: bytes) -> int:
+    """How many items of a batch the collector says that it did not keep; 0 for an answer that is no protobuf.
+
+    The count stands in the same place of each signal's answer.
+    """
     if not answer:
         return 0
     try:

@@ -126,6 +126,20 @@ def test_the_samplers_variables_decide_what_is_kept(collector: Collector, monkey
     assert len(collector.spans) == kept
 
 
+def test_what_a_collector_rejects_is_counted(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collector that takes batches in part: what it rejects counts as dropped, and the rest as exported."""
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "otlp")
+    partial = trace_service_pb2.ExportTracePartialSuccess(rejected_spans=1)
+    collector.body = trace_service_pb2.ExportTraceServiceResponse(partial_success=partial).SerializeToString()
+    with telemetry() as made:
+        spans = publish(made, 5)
+        made.close()
+        assert made.metrics.counter(names.SPANS_DROPPED, "rejected").value == 1
+        assert made.metrics.counter(names.SPANS_EXPORTED).value == spans - 1
+        assert made.metrics.counter(names.LOG_LINES_DROPPED, "otlp_logs", "rejected").value == 1
+        assert made.metrics.counter(names.LOG_LINES_WRITTEN, "otlp_logs").value == 4
+
+
 # --- grpc
 
 

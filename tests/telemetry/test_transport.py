@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from gateway.telemetry.exporters import transport
-from gateway.telemetry.transport import LONGEST_ANSWER_BYTES, BoundedTransport, rejected_spans
+from gateway.telemetry.transport import LONGEST_ANSWER_BYTES, BoundedTransport, rejected
 from gateway.telemetry.variables import Signal
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\n"
@@ -137,12 +137,12 @@ def test_what_is_no_answer_is_an_error(answer: bytes) -> None:
     assert error is not None
 
 
-def test_rejected_spans_are_read() -> None:
+def test_what_was_rejected_is_read() -> None:
     """A collector may take a batch in part, and says how much of it; garbage says nothing."""
     partial = ExportTraceServiceResponse(partial_success=ExportTracePartialSuccess(rejected_spans=7))
-    assert rejected_spans(partial.SerializeToString()) == 7
-    assert rejected_spans(b"") == 0
-    assert rejected_spans(b"<html>no protobuf</html>") == 0
+    assert rejected(partial.SerializeToString()) == 7
+    assert rejected(b"") == 0
+    assert rejected(b"<html>no protobuf</html>") == 0
 
 
 def test_a_proxy_is_used_where_the_environment_names_one(monkeypatch: pytest.MonkeyPatch) -> None:
