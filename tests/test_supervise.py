@@ -174,6 +174,14 @@ async def scrape(client: httpx.AsyncClient, url: str) -> dict[tuple[str, tuple[t
     }
 
 
+async def counted(client: httpx.AsyncClient, url: str, requests: int) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """The samples of the first scrape with so many requests: a worker counts one after its last byte has left."""
+    async with asyncio.timeout(WAIT_S):
+        while total(samples := await scrape(client, url), "gateway_requests_total") < requests:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    return samples
+
+
 def total(samples: dict[tuple[str, tuple[tuple[str, str], ...]], float], name: str) -> float:
     """The sum over a family's labels."""
     return sum(value for (sample, _), value in samples.items() if sample == name)
@@ -220,7 +228,7 @@ async def _two_workers(config: Path, upstream: ScriptedUpstream) -> None:
                 reply = await client.post(url, json=CHAT, headers={"connection": "close"})
                 assert reply.status_code == 200
                 served += 1
-            before = await scrape(client, metrics)
+            before = await counted(client, metrics, served)
             assert total(before, "gateway_requests_total") == served
             assert total(before, "gateway_build_info") == 1.0
             workers = {int(dict(labels)["worker"]) for (name, labels) in before
@@ -240,7 +248,7 @@ async def _two_workers(config: Path, upstream: ScriptedUpstream) -> None:
             hold.set()
             # The socket outlives the workers: this waits in its backlog for the next one.
             assert (await client.post(url, json=CHAT)).status_code == 200
-            after = await scrape(client, metrics)
+            after = await counted(client, metrics, served + 1)
             assert total(after, "gateway_requests_in_flight") == 0.0
             assert total(after, "gateway_requests_total") == served + 1
             assert total(after, "gateway_worker_exits_total") == 2.0
