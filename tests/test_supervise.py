@@ -174,7 +174,9 @@ async def scrape(client: httpx.AsyncClient, url: str) -> dict[tuple[str, tuple[t
     }
 
 
-async def counted(client: httpx.AsyncClient, url: str, requests: int) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+async def counted(
+    client: httpx.AsyncClient, url: str, requests: int
+) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     """The samples of the first scrape with so many requests: a worker counts one after its last byte has left."""
     async with asyncio.timeout(WAIT_S):
         while total(samples := await scrape(client, url), "gateway_requests_total") < requests:  # noqa: ASYNC110
