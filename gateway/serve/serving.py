@@ -16,6 +16,7 @@ from gateway.types.records import AttemptKind
 
 _FIRST_BACKOFF_S = 0.25
 LONGEST_WAIT_S = 10.0
+_OF_THE_TARGET = frozenset({ErrorType.CREDENTIAL_UNAVAILABLE, ErrorType.BUDGET_EXCEEDED})
 
 
 class Serving:
@@ -152,5 +153,8 @@ def able(targets: tuple[BoundTarget, ...], request: ModelRequest) -> tuple[Bound
 
 
 def may_be_tried_elsewhere(error: GatewayError) -> bool:
-    """Whether another try can help: not when the caller or a policy caused the failure."""
-    return error.error_type.outcome is Outcome.PROVIDER or error.error_type is ErrorType.CREDENTIAL_UNAVAILABLE
+    """Whether another try can help: not when the caller caused the failure, or a policy that knows no targets.
+
+    A budget may be one provider's or model's, and have room for a cheaper one.
+    """
+    return error.error_type.outcome is Outcome.PROVIDER or error.error_type in _OF_THE_TARGET

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.telemetry import names
 from gateway.types.errors import ErrorType
-from gateway.types.records import Basis
+from gateway.types.records import AttemptKind, Basis
 from tests.conftest import StartGateway
 from tests.openai_replies import openai_chat, openai_error, openai_stream, openai_usage
 from tests.running_gateway import RunningGateway
@@ -18,13 +18,13 @@ PRICE = {"model": "house-model", "input_usd_per_mtok": 2.5, "output_usd_per_mtok
 ALPHA, BETA = "gwk_alpha_0123456789abcdef", "gwk_beta_0123456789abcdef"
 
 
+def _target(url: str, model: str) -> dict[str, object]:
+    config = {"openai_api_key": "sk-test", "openai_api_base": f"{url}/v1"}
+    return {"provider": "openai", "name": model, "config": config}
+
+
 def _config(url: str, model: str = "house-model", **sections: object) -> str:
-    target = {
-        "provider": "openai",
-        "name": model,
-        "config": {"openai_api_key": "sk-test", "openai_api_base": f"{url}/v1"},
-    }
-    route = {"name": "chat", "endpoint_type": "llm/v1/chat", "model": target}
+    route = {"name": "chat", "endpoint_type": "llm/v1/chat", "model": _target(url, model)}
     return json.dumps({"endpoints": [route], "prices": [PRICE], **sections})
 
 
@@ -37,6 +37,12 @@ async def _ledger_sum(gateway: RunningGateway) -> int:
     accounts = gateway.gateway.accounts
     assert accounts is not None
     return await accounts.call(lambda store: sum(entry.nano_usd or 0 for entry in store.entries()))
+
+
+async def _ledger_lines(gateway: RunningGateway) -> int:
+    accounts = gateway.gateway.accounts
+    assert accounts is not None
+    return await accounts.call(lambda store: len(list(store.entries())))
 
 
 async def test_the_cost_is_the_same_everywhere(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
@@ -85,6 +91,35 @@ async def test_a_hard_budget_refuses_before_anything_is_sent(
     assert record.error_type is ErrorType.BUDGET_EXCEEDED
     assert record.attempts == ()
     assert gateway.metric(names.REQUESTS, outcome="policy", error_type="budget_exceeded") == 1
+
+
+@pytest.mark.parametrize(
+    ("scope", "spare_usd", "status"),
+    [
+        pytest.param({"model": "house-model"}, 2.5, 200, id="of the first model alone"),
+        pytest.param({}, 0, 200, id="of both, and the spare is free"),
+        pytest.param({}, 2.5, 429, id="of both"),
+    ],
+)
+async def test_a_target_that_no_budget_has_room_for_is_passed_over(
+    scope: dict[str, str], spare_usd: float, status: int, upstream: ScriptedUpstream, start_gateway: StartGateway
+) -> None:
+    """The next target answers when its own budgets let it; the one without room is not asked, and nothing is held."""
+    targets = [_target(upstream.url, name) | {"tier": tier} for tier, name in enumerate(("house-model", "spare"))]
+    prices = [PRICE, PRICE | {"model": "spare", "input_usd_per_mtok": spare_usd, "output_usd_per_mtok": spare_usd}]
+    budget = {"name": "spent", "scope": scope, "amount_usd": 0.000001, "window": "day"}
+    route = {"name": "chat", "endpoint_type": "llm/v1/chat", "targets": targets}
+    gateway = await start_gateway(json.dumps({"endpoints": [route], "prices": prices, "budgets": [budget]}))
+    upstream.always(lambda _: openai_chat(usage=openai_usage(9, 3)))
+    reply = await _ask(gateway, max_tokens=100)
+    assert reply.status_code == status
+    attempts = (await gateway.records.last()).attempts
+    served = [(AttemptKind.FALLBACK, "spare")] if status == 200 else []
+    assert [(attempt.kind, attempt.request_model) for attempt in attempts] == served
+    assert upstream.hits == len(attempts) == await _ledger_lines(gateway)
+    accounts = gateway.gateway.accounts
+    assert accounts is not None
+    assert await accounts.call(lambda store: store.holds()) == []
 
 
 async def test_a_hard_budget_bounds_the_output(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
