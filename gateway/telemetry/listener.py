@@ -10,6 +10,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
@@ -22,6 +23,9 @@ _LOG = logging.getLogger(__name__)
 _BREATH_S = 0.001
 """A scrape holds the interpreter for a piece of its text, then lets requests go on for at least this long."""
 _END = "# EOF\n"
+MOST_SCRAPERS = 64
+"""Connections at once, each with a thread and a descriptor that callers could have had."""
+_FULL = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 class Exposition:
@@ -73,10 +77,27 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], exposition: Exposition) -> None:
         self.exposition = exposition
+        self._room = threading.BoundedSemaphore(MOST_SCRAPERS)
         super().__init__(address, _Scrape, bind_and_activate=False)
         self.socket.close()
         self.socket = listen(*address, "--metrics-port")
         self.server_address = self.socket.getsockname()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own, or refuse it at once when there are too many."""
+        if self._room.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            # Nothing was written to it before: these bytes fit, and nobody is waited for.
+            request.sendall(_FULL)
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection to its end."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing of a scraper that left or is too slow (an OSError); log any other failure, and serve on."""

@@ -6,7 +6,9 @@ import gzip
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -15,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from gateway.listening import StartError
 from gateway.telemetry.cells import Block
-from gateway.telemetry.listener import Exposition, MetricsListener
+from gateway.telemetry.listener import MOST_SCRAPERS, Exposition, MetricsListener
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.readings import Families
 from gateway.telemetry.registry import process_registry
@@ -89,6 +91,22 @@ def test_a_scraper_that_leaves_harms_nobody(url: str, capfd: pytest.CaptureFixtu
         thread.join(10)
     assert capfd.readouterr().err == ""
     assert httpx.get(f"{url}/metrics", trust_env=False).text.count("gateway_request_duration_seconds_count") == 100
+
+
+def test_scrapers_beyond_the_most_are_refused(url: str) -> None:
+    """They get a 503 at once and no thread; when one of the others ends there is room again."""
+    address = ("127.0.0.1", int(url.rsplit(":", 1)[1]))
+    with ExitStack() as stack:
+        scrapers = [stack.enter_context(socket.create_connection(address)) for _ in range(MOST_SCRAPERS)]
+        with socket.create_connection(address, timeout=10) as refused:
+            assert refused.recv(100).startswith(b"HTTP/1.1 503 ")
+        serving = [thread for thread in threading.enumerate() if "process_request" in thread.name]
+        assert len(serving) == MOST_SCRAPERS
+        scrapers.pop().close()
+        deadline = time.monotonic() + 10
+        while (reply := httpx.get(f"{url}/metrics", trust_env=False)).status_code == 503:
+            assert time.monotonic() < deadline, "there is no room again"
+    assert reply.status_code == 200
 
 
 def test_a_scrape_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
