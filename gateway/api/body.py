@@ -1,5 +1,6 @@
 """The body of a caller's request: bounded, plain or packed by gzip."""
 
+import asyncio
 import zlib
 
 from litestar.types import HTTPScope, Receive
@@ -17,7 +18,8 @@ async def read_body(receive: Receive, scope: HTTPScope) -> bytes:
     if more:
         body = await _all_parts(body, receive, scope)
     # No JSON begins so: what a header says of the encoding need not be looked for.
-    return _unpacked(body) if body.startswith(_GZIP) else body
+    # Apart from the loop, since a small body may take a quarter of a second to unpack.
+    return await asyncio.to_thread(_unpacked, body) if body.startswith(_GZIP) else body
 
 
 def _unpacked(body: bytes) -> bytes:
