@@ -30,7 +30,7 @@ from gateway.spend.keys import Keyring, configured_key
 from gateway.spend.ledger import Accounts
 from gateway.spend.opening import Ledgers
 from gateway.spend.price_file import PriceFileWatch
-from gateway.spend.prices import PriceBook, packaged_prices
+from gateway.spend.prices import NO_PRICE, PriceBook, packaged_prices
 from gateway.store.spec import KeyRow, LedgerStore, StoreError
 from gateway.store.windows import Windows
 from gateway.telemetry import names
@@ -97,6 +97,7 @@ class Gateway:
         if self.accounts is not None:
             await self.accounts.reload(BudgetBook(settings.money.budgets))
             self.accounts.prices.override(settings.money.prices)
+            self._warn_of_unpriced(self.accounts.prices, settings)
         self._keyring.configure(keys)
         self._warn_if_open()
         for name, is_now, was in (
@@ -148,6 +149,7 @@ class Gateway:
             accounts.budgets.foresee(keyring.rows())
             self._warn_if_open()
             upkeep = MoneyUpkeep(accounts, keyring, await self._price_file(accounts.prices))
+            self._warn_of_unpriced(accounts.prices, self._settings)
             attempts = Attempts(upstream, accounts, instrumented=telemetry.instrumented)
             serving = Serving(attempts, Breakers(self._clock, self._circuit_changed), self._rng)
             authenticator = Authenticator(keyring, self._clock)
@@ -219,6 +221,11 @@ class Gateway:
                 "anybody who reaches this gateway can spend: it listens beyond this machine and asks for no key. "
                 "Configure `keys:`, or make one with `gateway keys create`."
             )
+
+    def _warn_of_unpriced(self, prices: PriceBook, settings: Settings) -> None:
+        if self._administers:
+            for model, provider in prices.unpriced(settings.routes):
+                _LOG.warning(NO_PRICE, model, provider)
 
     def _circuit_changed(self, provider: str, model: str, state: CircuitState) -> None:
         self._telemetry.metrics.gauge(names.CIRCUIT_STATE, provider, model).set(state)

@@ -16,7 +16,7 @@ from gateway.config.errors import ConfigError
 from gateway.config.load import load_file
 from gateway.config.settings import Settings
 from gateway.keys_cli import keys
-from gateway.ledger_cli import ledger
+from gateway.ledger_cli import ledger, price_book
 from gateway.listening import StartError
 
 if TYPE_CHECKING:
@@ -202,8 +202,15 @@ def _checked(run: Callable[[], int]) -> int:
 @main.command("check-config")
 @click.argument("file", type=click.Path(path_type=Path))
 def check_config(file: Path) -> None:
-    """Check a configuration file; exit 2 and name the wrong field when it cannot be used."""
+    """Check a configuration file; exit 2 and name the wrong field when it cannot be used.
+
+    Prices that are missing, of a model or the whole `prices_file`, are told and no failure.
+    """
+    from gateway.spend.prices import NO_PRICE
+
     settings = _or_exit(_loader(file))
+    for model, provider in price_book(settings.money).unpriced(settings.routes):
+        click.echo(NO_PRICE % (model, provider), err=True)
     names = [route.name for route in settings.routes]
     click.echo(f"{file}: OK, {len(names)} route{'s' * (len(names) > 1)}: {', '.join(names)}")
 

@@ -249,7 +249,7 @@ def what_if(
 ) -> None:
     """The same token counts at another model's prices, by present model. Tokenizers differ: an estimate."""
     start, end = stretch(since, until, window, zone)
-    prices = _price_book(load_money(config_path))
+    prices = price_book(load_money(config_path))
     with opened(read_ledger, config_path) as store:
         try:
             rows = finance.what_if(finance.counted(store.entries(start, end), told), prices, provider, model)
@@ -265,7 +265,8 @@ def what_if(
     _print_table(table, left=2)
 
 
-def _price_book(money: Money) -> "PriceBook":
+def price_book(money: Money) -> "PriceBook":
+    """The prices that a configuration means today; says so when its `prices_file` is not used."""
     from gateway.spend.price_data import PriceDataError
     from gateway.spend.prices import PriceBook, packaged_prices, read_prices
 

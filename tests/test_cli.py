@@ -65,6 +65,18 @@ def test_a_good_config_is_told_with_its_routes(tmp_path: Path) -> None:
     assert done.stdout.endswith("good.yaml: OK, 3 routes: chat, completions, embeddings\n")
 
 
+def test_what_has_no_price_is_told_and_no_failure(tmp_path: Path) -> None:
+    """check-config names the model that nobody prices, and the `prices_file` that cannot be read, and ends with 0."""
+    path = good_config(tmp_path, extra="prices_file: nowhere.json\n")
+    path.write_text(path.read_text().replace("gpt-4o-mini", "nobody-prices-this"))
+    done = run_gateway("check-config", str(path))
+    assert done.returncode == 0
+    file, model = done.stderr.splitlines()
+    assert "nowhere.json is not used" in file
+    assert "model 'nobody-prices-this' of provider 'openai'" in model
+    assert done.stdout.endswith("OK, 3 routes: chat, completions, embeddings\n")
+
+
 @pytest.mark.parametrize("option", ["--port", "--metrics-port"])
 def test_a_taken_port_is_named(option: str, tmp_path: Path) -> None:
     """A port that another process holds ends the start with 1 and one line that names the option and the port."""

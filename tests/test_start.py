@@ -99,6 +99,22 @@ async def test_an_open_gateway_that_others_reach_says_so(tmp_path: Path, host: s
         await gateway.process.wait()
 
 
+async def test_a_model_without_a_price_is_told(tmp_path: Path) -> None:
+    """At the start, and again when an edit brings one: what it costs nobody knows, and a hard budget refuses it."""
+    file = tmp_path / "gateway.yaml"
+    file.write_text(routes_yaml("http://127.0.0.1:9"))
+    gateway = await start(file)
+    try:
+        assert not [line for line in await gateway.lines_until("serving 3 routes") if "no price" in line]
+        file.write_text(file.read_text().replace("gpt-4o-mini", "nobody-prices-this"))
+        told = [line for line in await gateway.lines_until("is in use") if "no price" in line]
+        assert len(told) == 1
+        assert "model 'nobody-prices-this' of provider 'openai'" in told[0]
+    finally:
+        gateway.process.kill()
+        await gateway.process.wait()
+
+
 async def test_several_workers_refuse_a_ledger_of_one_process(tmp_path: Path) -> None:
     """`--workers 2` over an SQLite ledger does not start: its writer is one process, and two files were two budgets."""
     file = tmp_path / "gateway.yaml"

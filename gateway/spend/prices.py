@@ -8,7 +8,7 @@ A model that nobody prices has no card, and no card is never a price of 0.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 
@@ -32,6 +32,7 @@ from gateway.spend.price_data import (
     shipped,
 )
 from gateway.spend.rates import DatedTiers, RateCard, Rates, Tiers, compile_row
+from gateway.types.route import Route
 from gateway.types.usage import service_tier
 
 _PARTS = {
@@ -68,6 +69,10 @@ _PUBLIC_NAMES = {
 """Names of providers that genai-prices spells differently. A name that neither knows has no public price."""
 
 _MAX_CARDS = 4_096
+NO_PRICE = (
+    "no price is known for model '%s' of provider '%s': a hard budget refuses it; without one its cost is unknown, unless "
+    "its replies name a model that has a price. `prices:` can give one, and 0 is a price"
+)
 
 
 class PriceData(Struct, frozen=True, kw_only=True):
@@ -185,6 +190,11 @@ class PriceBook:
             card = self._find(provider, response_model)
         self._cards[key] = card
         return card
+
+    def unpriced(self, routes: Iterable[Route]) -> list[tuple[str, str]]:
+        """The models of these routes that have no card, each once, with their providers; NO_PRICE says what that means."""
+        targets = dict.fromkeys((target.model, target.provider) for route in routes for target in route.targets)
+        return [(model, provider) for model, provider in targets if self.card(provider, model) is None]
 
     def _find(self, provider: str, model: str) -> RateCard | None:
         own = self._overrides.get((None, model), {}) | self._overrides.get((provider, model), {})
