@@ -25,6 +25,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
+from bench import disk
 from bench.statistics import percentile
 from bench.variants import ROOT
 from gateway.cli import SystemClock
@@ -86,23 +87,6 @@ async def _paced(requests: int, one: Callable[[str], Awaitable[None]]) -> float:
     return time.process_time() - began_s
 
 
-def _sync_s(folder: Path, times: int) -> list[float]:
-    waits_s = []
-    path = folder / "sync"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
-    try:
-        for number in range(times):
-            began_s = time.perf_counter()
-            os.pwrite(descriptor, b"x" * 16_384, number % 100 * 16_384)
-            os.fdatasync(descriptor)
-            waits_s.append(time.perf_counter() - began_s)
-    finally:
-        os.close(descriptor)
-        path.unlink()
-    # The first hundred make the file longer, which is more than keeping its bytes.
-    return waits_s[100:]
-
-
 async def _nothing(name: str) -> None:
     del name
 
@@ -148,7 +132,7 @@ async def measure(kind: str, folder: Path, seconds: float, postgres: Secret | No
         admit_p50_ms=percentile(waits_s, 0.5) * 1e3,
         admit_p99_ms=percentile(waits_s, 0.99) * 1e3,
         admit_p99_ms_loaded=percentile(loaded_s, 0.99) * 1e3,
-        sync_p99_ms=percentile(_sync_s(folder, 400), 0.99) * 1e3,
+        sync_p99_ms=percentile(disk.sync_s(folder, 300), 0.99) * 1e3,
     )
 
 

@@ -19,13 +19,14 @@ from pathlib import Path
 
 import msgspec
 
-from bench import load, payloads
+from bench import disk, load, payloads
 from bench.mock_upstream import Counts
 from bench.proc import Measured
 from bench.statistics import median, percentile
 from bench.variants import ROOT, Variant
 
 DIRECT = "direct"
+DISK = "the disk's fdatasync"
 STREAMS = 50
 EVENTS_PER_S = 50
 LOW_RATE_PER_S = 20
@@ -204,8 +205,12 @@ class Rounds:
             if item is not None:
                 _refuse_failures(item.variant, loaded.failures, loaded.first_failure)
                 item.answered += loaded.requests + 1
-            self._latencies[name] += loaded.latencies_s
-            self._values[name, "p50_ms_low_rate"].append(median(loaded.latencies_s) * 1e3)
+            self._note_latencies(name, loaded.latencies_s)
+        self._note_latencies(DISK, disk.sync_s(self._folder, int(LOW_RATE_PER_S * self._plan.rate_s), LOW_RATE_PER_S))
+
+    def _note_latencies(self, name: str, latencies_s: list[float]) -> None:
+        self._latencies[name] += latencies_s
+        self._values[name, "p50_ms_low_rate"].append(median(latencies_s) * 1e3)
 
     async def _streams(self, item: _Running) -> None:
         events = int(self._plan.stream_s * EVENTS_PER_S)
