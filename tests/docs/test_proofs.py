@@ -28,3 +28,25 @@ def test_every_failure_of_the_field_has_its_tests() -> None:
     named = {row[0]: re.findall(r"`(test_\w+)`", row[-1]) for row in rows}
     assert [failure for failure, tests in named.items() if not tests] == []
     assert {test for tests in named.values() for test in tests} - _tests() == set()
+
+
+def _proofs() -> list[str]:
+    """The module and the name of every test marked `prove`, as `-k` looks at them."""
+    found = []
+    for file in ROOT.glob("tests/**/test_*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            decorators = getattr(node, "decorator_list", ())
+            if any(ast.unparse(decorator).startswith("pytest.mark.prove") for decorator in decorators):
+                assert isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+                found.append(f"{file.name} {node.name}")
+    return found
+
+
+def test_every_proof_is_found_by_its_command() -> None:
+    """What stands after `-k` in the table, and in the pages that it refers to, selects proofs; and each proof stands there."""
+    table = (ROOT / "docs/proofs.md").read_text().split("## Failures seen in the field")[0]
+    keywords = [line.split(" | ")[-1].strip("`| ") for line in table.splitlines() if line.startswith("| ")][1:]
+    keywords += re.findall(r'ARGS="-k (\w+)"', (ROOT / "docs/telemetry-proofs.md").read_text())
+    proofs = _proofs()
+    assert [keyword for keyword in keywords if not any(keyword in proof for proof in proofs)] == []
+    assert [proof for proof in proofs if not any(keyword in proof for keyword in keywords)] == []
