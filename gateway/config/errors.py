@@ -1,6 +1,8 @@
 """What a wrong configuration is told as."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 
 class ConfigError(Exception):
@@ -16,3 +18,9 @@ class ConfigError(Exception):
         self.path = path
         self.message = message
         self.key_files: tuple[Path, ...] = ()
+
+    @classmethod
+    def joined(cls, errors: Sequence[Self]) -> Self:
+        """One for several: the path is the first one's, and the text has a line for each."""
+        first, *others = errors
+        return cls(first.path, "\n".join([first.message, *map(str, others)]))

@@ -6,7 +6,7 @@ refused here. Which providers exist, and what each one's `config` holds, comes i
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -99,17 +99,15 @@ class _Loading:
             if not isinstance(items, UnsetType)
             for index, item in enumerate(items)
         ]
-        routes = [
-            self._route(item, path, original_shape=section == "routes")
-            for section, path, item in entries
-            if not _is_traffic(section, item)
-        ]
+        routes = _each(
+            lambda section, path, item: self._route(item, path, original_shape=section == "routes"),
+            [(section, path, item) for section, path, item in entries if not _is_traffic(section, item)],
+        )
         endpoints = {route.name: route for route in routes if not route.original_shape}
-        routes += [
-            traffic_route(self._convert(item, TrafficFile, path), endpoints, path)
-            for section, path, item in entries
-            if _is_traffic(section, item)
-        ]
+        routes += _each(
+            lambda _, path, item: traffic_route(self._convert(item, TrafficFile, path), endpoints, path),
+            [(section, path, item) for section, path, item in entries if _is_traffic(section, item)],
+        )
         names = [route.name for route in routes]
         if len(set(names)) != len(names):
             raise ConfigError(
@@ -142,11 +140,13 @@ class _Loading:
             targets = [self._target(model, 1.0, 0, route_type, file.timeouts, f"{path}.model")]
         else:
             assert not isinstance(file.targets, UnsetType)
-            targets = []
-            for index, entry in enumerate(file.targets):
+
+            def made(index: int, entry: dict[str, Any]) -> Target:
                 target_path = f"{path}.targets[{index}]"
                 target = self._convert(entry, TargetFile, target_path)
-                targets.append(self._target(target, target.weight, target.tier, route_type, file.timeouts, target_path))
+                return self._target(target, target.weight, target.tier, route_type, file.timeouts, target_path)
+
+            targets = _each(made, enumerate(file.targets))
         if not targets:
             raise ConfigError(f"{path}.targets", "the list is empty; give at least one target")
         if file.retries < 0:
@@ -237,6 +237,20 @@ class _Loading:
         if type_ is Secret:
             return resolve_secret(value, self._environment, self.key_files.append)
         raise NotImplementedError(f"no decoder for {type_}")
+
+
+def _each(make: Callable[..., _T], entries: Iterable[tuple[Any, ...]]) -> list[_T]:
+    """What `make` gives for each; raises one ConfigError of all that it raised, so that they can be mended together."""
+    made: list[_T] = []
+    errors: list[ConfigError] = []
+    for entry in entries:
+        try:
+            made.append(make(*entry))
+        except ConfigError as error:
+            errors.append(error)
+    if errors:
+        raise ConfigError.joined(errors)
+    return made
 
 
 def _is_traffic(section: str, item: dict[str, Any]) -> bool:

@@ -399,6 +399,28 @@ def test_wrong_limits(limit: str, path: str, message: str) -> None:
     assert (error.path, error.message[: len(message)]) == (path, message)
 
 
+def test_what_is_wrong_with_each_route_and_target_is_told_at_once() -> None:
+    """A file whose environment lacks several keys can be mended in one go."""
+    text = """
+routes:
+  - {name: a, route_type: llm/v1/chat, model: {provider: openai, name: m, config: {openai_api_key: $ABSENT_A}}}
+  - {name: fine, route_type: llm/v1/chat, model: {provider: openai, name: m, config: {openai_api_key: k}}}
+  - name: several
+    route_type: llm/v1/chat
+    targets:
+      - {provider: openai, name: m, config: {openai_api_key: $ABSENT_B}}
+      - {provider: openai, name: m, config: {openai_api_key: k}}
+      - {provider: nobody, name: m}
+"""
+    error = refusal(text)
+    assert str(error).splitlines() == [
+        "routes[0].model.config.openai_api_key: Environment variable 'ABSENT_A' is not set",
+        "routes[2].targets[0].config.openai_api_key: Environment variable 'ABSENT_B' is not set",
+        "routes[2].targets[2].provider: The provider 'nobody' is not supported.",
+    ]
+    assert error.path == "routes[0].model.config.openai_api_key"
+
+
 def test_targets_and_timeouts() -> None:
     """A route's timeouts hold for its targets unless a target has its own; weights and tiers are kept."""
     text = """
