@@ -1,7 +1,7 @@
 """From an admitted request to its delivered reply: targets in turn, retries within what the route allows."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from gateway.serve.attempt import Attempts
 from gateway.serve.circuit import Breakers, RetryBudget, is_failure
@@ -43,14 +43,18 @@ class Serving:
         self, observation: RequestObservation, route: BoundRoute, request: ModelRequest, delivery: Delivery
     ) -> None:
         """Serve one request to its end. Raises GatewayError; after `delivery.begun` the caller has had a part."""
+        failures: list[GatewayError] = []
         try:
-            reply = await self._first_success(observation, route, request, delivery)
+            reply = await self._first_success(observation, route, request, delivery, failures)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not delivery.left or task is None:
                 raise
             task.uncancel()
             raise caller_left() from None
+        finally:
+            # Their tracebacks lead back here: what is kept would wait for the garbage collector, its request with it.
+            failures.clear()
         delivery.stop_watching()
         if reply is None:
             await delivery.end_stream()
@@ -58,7 +62,12 @@ class Serving:
             await delivery.whole(reply)
 
     async def _first_success(
-        self, observation: RequestObservation, route: BoundRoute, request: ModelRequest, delivery: Delivery
+        self,
+        observation: RequestObservation,
+        route: BoundRoute,
+        request: ModelRequest,
+        delivery: Delivery,
+        failures: list[GatewayError],
     ) -> ModelReply | None:
         targets = self._breakers.order(able(plan(route, self._rng), request))
         budget = self._retry_budgets.setdefault(route.route.name, RetryBudget())
@@ -76,6 +85,7 @@ class Serving:
                         raise caller_left() from error
                     if delivery.begun or not may_be_tried_elsewhere(error):
                         raise
+                    failures.append(error)
                     wait_s = self._wait_s(error, tries)
                     if retries_left > 0 and wait_s is not None and budget.withdraw():
                         retries_left -= 1
@@ -83,11 +93,9 @@ class Serving:
                         kind = AttemptKind.RETRY
                         await self._back_off(observation, wait_s)
                         continue
-                    if bound is targets[-1]:
-                        raise
                     kind = AttemptKind.FALLBACK
                     break
-        raise AssertionError("the loop returns or raises")
+        raise told(failures)
 
     async def _back_off(self, observation: RequestObservation, wait_s: float) -> None:
         begun = observation.clock.monotonic()
@@ -158,3 +166,14 @@ def may_be_tried_elsewhere(error: GatewayError) -> bool:
     A budget may be one provider's or model's, and have room for a cheaper one.
     """
     return error.error_type.outcome is Outcome.PROVIDER or error.error_type in _OF_THE_TARGET
+
+
+def told(failures: Sequence[GatewayError]) -> GatewayError:
+    """The failure of a request whose targets have all failed: the last one.
+
+    A provider's failure comes before a budget's refusal: it may be over in a moment, and money is there again when its
+    window ends.
+    """
+    return next(
+        (error for error in reversed(failures) if error.error_type is not ErrorType.BUDGET_EXCEEDED), failures[-1]
+    )

@@ -236,6 +236,7 @@ async def test_a_failure_is_forgotten(upstream: ScriptedUpstream, start_gateway:
             (b'{"model": "chat", "messages": 5}', None),
             (chat, openai_error(400)),
             (chat, HangupReply()),
+            (chat, openai_error(503)),
             (chat, BytesReply(b"{")),
         ):
             if reply is not None:

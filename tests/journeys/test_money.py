@@ -122,6 +122,23 @@ async def test_a_target_that_no_budget_has_room_for_is_passed_over(
     assert await accounts.call(lambda store: store.holds()) == []
 
 
+async def test_a_failed_provider_is_told_of_before_a_fallback_without_room(
+    upstream: ScriptedUpstream, start_gateway: StartGateway
+) -> None:
+    """The provider may be back in a moment, and the money next month: the caller hears of the former."""
+    targets = [_target(upstream.url, name) | {"tier": tier} for tier, name in enumerate(("house-model", "spare"))]
+    prices = [PRICE, PRICE | {"model": "spare"}]
+    budget = {"name": "spent", "scope": {"model": "spare"}, "amount_usd": 0.000001, "window": "month"}
+    route = {"name": "chat", "endpoint_type": "llm/v1/chat", "targets": targets}
+    gateway = await start_gateway(json.dumps({"endpoints": [route], "prices": prices, "budgets": [budget]}))
+    upstream.always(lambda _: openai_error(503, "busy", headers=[("retry-after", "20")]))
+    reply = await _ask(gateway)
+    assert (reply.status_code, reply.headers["retry-after"]) == (503, "20")
+    record = await gateway.records.last()
+    assert record.error_type is ErrorType.PROVIDER_OVERLOADED
+    assert upstream.hits == len(record.attempts) == 1
+
+
 async def test_a_hard_budget_bounds_the_output(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
     """A request that names no limit gets the one that money is held for; what is not used comes back."""
     budget = {"name": "plenty", "amount_usd": 5, "window": "day"}
