@@ -41,3 +41,7 @@ class Delivery(Protocol):
     def stop_watching(self) -> None:
         """Let the running task finish even if the caller leaves."""
         ...
+
+    async def has_left(self) -> bool:
+        """Whether the caller has gone by now, also where nobody watches."""
+        ...

@@ -77,6 +77,8 @@ class Serving:
         for bound in targets:
             tries = 0
             while True:
+                if kind is not AttemptKind.FIRST and await delivery.has_left():
+                    raise caller_left()
                 try:
                     return await self._try(observation, route, bound, request, kind, delivery)
                 except GatewayError as error:

@@ -12,7 +12,7 @@ from gateway.types.records import AttemptKind
 from tests.conftest import StartGateway
 from tests.openai_replies import openai_chat, openai_error, openai_stream, openai_usage
 from tests.replies import BytesReply, GarbageReply, HangupReply, Reply, SilentReply, StreamReply, json_reply
-from tests.running_gateway import RunningGateway
+from tests.running_gateway import RunningGateway, until
 from tests.scripted_upstream import ScriptedUpstream
 
 BODY = {"model": "chat", "messages": [{"role": "user", "content": "Hello?"}]}
@@ -225,6 +225,31 @@ async def test_a_caller_who_leaves_before_the_first_byte_ends_the_upstream(
     async with asyncio.timeout(5):
         await upstream.requests[0].peer_left.wait()
     assert (await gateway.records.last()).error_type is ErrorType.CALLER_LEFT
+
+
+@pytest.mark.parametrize(
+    ("further", "route"), [([], {"retries": 2}), ([{"tier": 1}], {})], ids=["no retry", "no fallback"]
+)
+async def test_nobody_is_asked_again_for_a_caller_who_left(
+    further: list[dict[str, object]],
+    route: dict[str, object],
+    upstream: ScriptedUpstream,
+    start_gateway: StartGateway,
+) -> None:
+    """Who waited for a whole reply and gave up while the provider was failing costs no second request."""
+    targets = [_target(upstream.url), *(_target(upstream.url, **extra) for extra in further)]
+    gateway = await start_gateway(_config(*targets, **route))
+    failing = asyncio.Event()
+    upstream.script(BytesReply(b"{}", status=503, headers=[("retry-after-ms", "1")], hold=failing), openai_chat())
+    asking = asyncio.create_task(_ask(gateway))
+    await upstream.wait_requests()
+    asking.cancel()
+    await until(lambda: gateway.connections == 0, "the caller's leaving")
+    failing.set()
+    record = await gateway.records.last()
+    assert record.error_type is ErrorType.CALLER_LEFT
+    assert [attempt.error_type for attempt in record.attempts] == [ErrorType.PROVIDER_OVERLOADED]
+    assert upstream.hits == 1
 
 
 async def test_a_failing_target_is_left_out_once_its_circuit_opens(
