@@ -42,6 +42,6 @@ class Delivery(Protocol):
         """Let the running task finish even if the caller leaves."""
         ...
 
-    async def has_left(self) -> bool:
+    def has_left(self) -> bool:
         """Whether the caller has gone by now, also where nobody watches."""
         ...

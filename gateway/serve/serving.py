@@ -58,6 +58,8 @@ class Serving:
         delivery.stop_watching()
         if reply is None:
             await delivery.end_stream()
+        elif delivery.has_left():
+            raise caller_left()
         else:
             await delivery.whole(reply)
 
@@ -77,7 +79,7 @@ class Serving:
         for bound in targets:
             tries = 0
             while True:
-                if kind is not AttemptKind.FIRST and await delivery.has_left():
+                if kind is not AttemptKind.FIRST and delivery.has_left():
                     raise caller_left()
                 try:
                     return await self._try(observation, route, bound, request, kind, delivery)

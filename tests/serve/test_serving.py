@@ -8,7 +8,7 @@ import pytest
 
 from gateway.telemetry import names
 from gateway.types.errors import ErrorType, Outcome
-from gateway.types.records import AttemptKind
+from gateway.types.records import AttemptKind, Basis
 from tests.conftest import StartGateway
 from tests.openai_replies import openai_chat, openai_error, openai_stream, openai_usage
 from tests.replies import BytesReply, GarbageReply, HangupReply, Reply, SilentReply, StreamReply, json_reply
@@ -225,6 +225,25 @@ async def test_a_caller_who_leaves_before_the_first_byte_ends_the_upstream(
     async with asyncio.timeout(5):
         await upstream.requests[0].peer_left.wait()
     assert (await gateway.records.last()).error_type is ErrorType.CALLER_LEFT
+
+
+async def test_a_caller_who_leaves_a_whole_reply_is_recorded(
+    upstream: ScriptedUpstream, start_gateway: StartGateway
+) -> None:
+    """The reply is read to its end and counts as the provider's success; that nobody got it is told, too."""
+    gateway = await start_gateway(_config(_target(upstream.url)))
+    thinking = asyncio.Event()
+    upstream.script(openai_chat(usage=openai_usage(9, 3), hold=thinking))
+    asking = asyncio.create_task(_ask(gateway))
+    await upstream.wait_requests()
+    asking.cancel()
+    await until(lambda: gateway.connections == 0, "the caller's leaving")
+    thinking.set()
+    record = await gateway.records.last()
+    assert (record.error_type, record.status_code) == (ErrorType.CALLER_LEFT, 499)
+    (attempt,) = record.attempts
+    assert (attempt.outcome, attempt.cost.basis) == (Outcome.OK, Basis.PROVIDER_USAGE)
+    assert gateway.metric(names.REQUESTS, outcome="caller", error_type="caller_left") == 1
 
 
 @pytest.mark.parametrize(
