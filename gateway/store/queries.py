@@ -2,7 +2,7 @@
 
 # ruff: noqa: S608 - statements are joined from the constants of gateway.store.schema; every value is a parameter
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from gateway.store import schema
 from gateway.store.connection import Sql, columns, marks
@@ -22,7 +22,6 @@ from gateway.store.spec import (
 
 _FIRST_NS, _LAST_NS = -(2**63), 2**63 - 1
 """What a database can compare: the years 1677 to 2262. Whoever asks beyond them means all."""
-_SUM_ENTRIES = "SELECT CAST(COALESCE(SUM(nano_usd), 0) AS BIGINT) FROM entries WHERE at_ns >= ? AND at_ns < ?"
 
 
 class Queries:
@@ -51,14 +50,19 @@ class Queries:
     def _wrong_counters(self, lock: str) -> list[WrongCounter]:
         # Counters are locked before holds and entries are read, so that no commit falls in between.
         rows = self._sql.run(f"SELECT {columns(schema.COUNTER_COLUMNS)} FROM counters ORDER BY scope, window_id" + lock)
-        holds = self._select_holds()
+        counters = [counter_of(row) for row in rows]
+        truths = self._truths(counters)
         wrong = []
-        for counter in map(counter_of, rows):
-            key = (counter.scope, counter.window_id)
-            spent = self._sum(counter.start_ns, counter.end_ns, counter.match)
-            held = sum(hold.nano_usd for hold in holds if key in hold.counters)
-            if (spent, held) != (counter.spent_nano_usd, counter.held_nano_usd):
-                wrong.append(WrongCounter(counter=counter, true_spent_nano_usd=spent, true_held_nano_usd=held))
+        for counter in counters:
+            truth = truths[counter.scope, counter.window_id]
+            if truth != Balance(counter.spent_nano_usd, counter.held_nano_usd):
+                wrong.append(
+                    WrongCounter(
+                        counter=counter,
+                        true_spent_nano_usd=truth.spent_nano_usd,
+                        true_held_nano_usd=truth.held_nano_usd,
+                    )
+                )
         return wrong
 
     def balances(self, now_ns: int) -> dict[tuple[str, str], Balance]:
@@ -149,9 +153,38 @@ class Queries:
             if all(getattr(payer, column) == value for column, value in row.match)
         )
 
-    def _sum(self, start_ns: int, end_ns: int, match: Sequence[tuple[str, str]]) -> int:
-        if any(column not in schema.PAYER_COLUMNS for column, _ in match):
-            raise StoreError(f"a counter matches on an unknown column: {match}", retryable=False)
-        conditions = "".join(f" AND {column} = ?" for column, _ in match)
-        values = (start_ns, end_ns, *(value for _, value in match))
-        return int(self._sql.run(_SUM_ENTRIES + conditions, values)[0][0])
+    def _truths(self, counters: Iterable[Counter | CounterRow]) -> dict[tuple[str, str], Balance]:
+        """What entries and holds say of counters.
+
+        A window's entries are read once for all of its counters that match on the same columns: there are millions of
+        the former, and thousands of the latter where each key has a budget.
+        """
+        alike: dict[tuple[int, int, tuple[str, ...]], list[Counter | CounterRow]] = {}
+        for counter in counters:
+            by = tuple(column for column, _ in counter.match)
+            alike.setdefault((counter.start_ns, counter.end_ns, by), []).append(counter)
+        held: dict[tuple[str, str], int] = {}
+        for hold in self._select_holds():
+            for key in hold.counters:
+                held[key] = held.get(key, 0) + hold.nano_usd
+        truths = {}
+        for (start_ns, end_ns, by), group in alike.items():
+            spent = self._spent(start_ns, end_ns, by, only=group[0].match if len(group) == 1 else ())
+            for counter in group:
+                key = (counter.scope, counter.window_id)
+                truths[key] = Balance(spent.get(counter.match, 0), held.get(key, 0))
+        return truths
+
+    def _spent(
+        self, start_ns: int, end_ns: int, by: tuple[str, ...], *, only: tuple[tuple[str, str], ...]
+    ) -> dict[tuple[tuple[str, str], ...], int]:
+        """The sums of a window's entries by the (column, value) pairs of some columns: of all pairs, or `only` some."""
+        if not set(by) <= set(schema.PAYER_COLUMNS):
+            raise StoreError(f"a counter matches on an unknown column: {by}", retryable=False)
+        rows = self._sql.run(
+            f"SELECT {''.join(f'{column}, ' for column in by)}CAST(COALESCE(SUM(nano_usd), 0) AS BIGINT) FROM entries "
+            f"WHERE at_ns >= ? AND at_ns < ?{''.join(f' AND {column} = ?' for column, _ in only)}"
+            + (f" GROUP BY {columns(by)}" if by else ""),
+            (start_ns, end_ns, *(value for _, value in only)),
+        )
+        return {tuple(zip(by, row, strict=False)): int(row[-1]) for row in rows}

@@ -48,6 +48,11 @@ _MAX_FIRED = 50_000
 _INSERT_HOLD = f"INSERT INTO holds ({columns(schema.HOLD_COLUMNS)}) VALUES ({marks(schema.HOLD_COLUMNS)})"
 _SELECT_HOLD = f"SELECT {columns(schema.HOLD_COLUMNS)} FROM holds WHERE request_id = ? AND attempt = ?"
 _SELECT_LEASES = f"SELECT {columns(schema.HOLD_COLUMNS)} FROM holds WHERE attempt = {LEASE}"
+_SELECT_COUNTER = "SELECT spent, held FROM counters WHERE scope = ? AND window_id = ?"
+_INSERT_COUNTER = (
+    f"INSERT INTO counters ({columns(schema.COUNTER_COLUMNS)}) VALUES ({marks(schema.COUNTER_COLUMNS)}) "
+    "ON CONFLICT DO NOTHING"
+)
 _INSERT_ALERT = (
     f"INSERT INTO outbox ({columns(schema.ALERT_COLUMNS)}, due_ns, delivered_ns) "
     f"VALUES ({marks(schema.ALERT_COLUMNS)}, ?, ?) ON CONFLICT DO NOTHING"
@@ -191,36 +196,31 @@ class SqlLedgerStore(Queries):
         keys = sorted(set(counters) | set(also))
         if not keys:
             return {}
-        select = "SELECT spent, held FROM counters WHERE scope = ? AND window_id = ?" + self._sql.lock
-        balances: dict[CounterKey, tuple[int, int]] = {}
-        for key, rows in zip(keys, self._sql.each(select, keys), strict=True):
-            if rows:
-                balances[key] = (rows[0][0], rows[0][1])
-            elif key in counters:
-                balances[key] = self._make_counter(counters[key])
-        return balances
+        found = self._sql.each(_SELECT_COUNTER + self._sql.lock, keys)
+        balances = {key: (rows[0][0], rows[0][1]) for key, rows in zip(keys, found, strict=True) if rows}
+        missing = [counters[key] for key in keys if key not in balances and key in counters]
+        return balances | self._make_counters(missing) if missing else balances
 
-    def _make_counter(self, counter: Counter) -> tuple[int, int]:
-        """A counter's first row: what the ledger already holds for its scope and window."""
-        made = self._sql.run(
-            f"INSERT INTO counters ({columns(schema.COUNTER_COLUMNS)}) "
-            f"VALUES ({marks(schema.COUNTER_COLUMNS)}) ON CONFLICT DO NOTHING RETURNING spent",
-            (*counter.key, counter.start_ns, counter.end_ns, counter.family, match_text(counter.match), 0, 0),
+    def _make_counters(self, counters: Sequence[Counter]) -> dict[CounterKey, tuple[int, int]]:
+        """The first rows of counters: what the ledger already holds for their scopes and windows."""
+        inserted = self._sql.insert(
+            _INSERT_COUNTER,
+            [
+                (*counter.key, counter.start_ns, counter.end_ns, counter.family, match_text(counter.match), 0, 0)
+                for counter in counters
+            ],
         )
-        if made:
-            spent = self._sum(counter.start_ns, counter.end_ns, counter.match)
-            held = sum(hold.nano_usd for hold in self._select_holds() if counter.key in hold.counters)
-            if spent or held:
-                self._sql.run(
-                    "UPDATE counters SET spent = ?, held = ? WHERE scope = ? AND window_id = ?",
-                    (spent, held, *counter.key),
-                )
-            return spent, held
-        # Another node made it in between; its row is there now.
-        rows = self._sql.run(
-            "SELECT spent, held FROM counters WHERE scope = ? AND window_id = ?" + self._sql.lock, counter.key
-        )
-        return rows[0][0], rows[0][1]
+        made = [counter for counter, is_new in zip(counters, inserted, strict=True) if is_new]
+        truths = self._truths(made)
+        balances = {key: (truth.spent_nano_usd, truth.held_nano_usd) for key, truth in truths.items()}
+        changes = [(*balance, *key) for key, balance in balances.items() if any(balance)]
+        if changes:
+            self._sql.many("UPDATE counters SET spent = ?, held = ? WHERE scope = ? AND window_id = ?", changes)
+        # Other nodes made the rest in between; their rows are there now.
+        others = [counter.key for counter in counters if counter.key not in balances]
+        for key, rows in zip(others, self._sql.each(_SELECT_COUNTER + self._sql.lock, others), strict=True):
+            balances[key] = (rows[0][0], rows[0][1])
+        return balances
 
     def _write(self, work: Work) -> None:
         if work.opened:

@@ -1,5 +1,6 @@
 """The ledger's transactions, on SQLite and on PostgreSQL alike."""
 
+import msgspec
 import pytest
 
 from gateway.store.spec import (
@@ -242,6 +243,30 @@ def test_a_budget_that_was_taken_out_and_put_back_is_right(store: LedgerStore) -
     assert done.balances[KEY] == Balance(9, 50)
     store.commit([settle(entry("r", 30), budget)])
     assert store.balances(AT)[KEY] == Balance(39, 0)
+
+
+def test_counters_that_are_made_together_each_count_their_own(store: LedgerStore) -> None:
+    """Budgets for each key, each team's keys and all, added in the middle of a window, begin with what it already has."""
+    payers = [
+        msgspec.structs.replace(RED, team=team, key_id=key) for team in ("red", "blue") for key in ("k1", "k2", "k3")
+    ]
+    by_key = {f"key={key}": counter(scope=f"key={key}", match=(("key_id", key),)) for key in ("k1", "k2", "k9")}
+    by_both = counter(scope="team=blue,key=k2", match=(("team", "blue"), ("key_id", "k2")))
+    held = msgspec.structs.replace(hold("held", 500, by_key["key=k1"]), payer=payers[0])
+    store.commit([held])
+    store.keep_families(frozenset())
+    charges = [settle(entry(f"r{i}", 10**i, payer=payer), held=False) for i, payer in enumerate(payers)]
+    late = entry("late", 7, at_ns=AT + HOUR)
+    store.commit([*charges, settle(late, held=False), settle(entry("unpriced", None), held=False)])
+    store.ensure([*by_key.values(), by_both, counter()])
+    assert {row.scope: (row.spent_nano_usd, row.held_nano_usd) for row in store.counters()} == {
+        "key=k1": (1_001, 500),
+        "key=k2": (10_010, 0),
+        "key=k9": (0, 0),
+        "team=blue,key=k2": (10_000, 0),
+        "global": (111_111, 0),
+    }
+    assert store.wrong_counters() == []
 
 
 def test_each_threshold_alerts_once(open_store: OpenStore) -> None:
