@@ -168,7 +168,7 @@ def report(config_path: Path, by: str, since: str | None, until: str | None, win
         raise click.BadParameter(str(error), param_hint="--by") from None
     start, end = stretch(since, until, window, zone)
     with opened(read_ledger, config_path) as store:
-        rows = finance.report(finance.counted(store.entries(start, end), told), dimensions)
+        rows = finance.report(store, start, end, dimensions, told)
     total = finance.ReportRow(
         group=("total", *[""] * (len(dimensions) - 1)),
         attempts=sum(row.attempts for row in rows),

@@ -281,7 +281,7 @@ def spend(
     end = 2**62 if until is None else midnight_ns("UTC", until)
     store = _admin(request).read_ledger()
     try:
-        return [_spend_view(row) for row in report(store.entries(start, end), asked)]
+        return [_spend_view(row) for row in report(store, start, end, asked)]
     finally:
         store.close()
 

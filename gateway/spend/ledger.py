@@ -137,10 +137,7 @@ class Accounts:
     async def _take_up(self, budgets: BudgetBook, kept: frozenset[str]) -> None:
         """Count in these budgets from now on; of the stored counters, those of `kept` families are right."""
         now_ns = self._clock.now_ns()
-        rows = await self.call(
-            lambda store: [row for row in store.counters() if row.start_ns <= now_ns < row.end_ns],
-        )
-        budgets.adopt(rows)
+        budgets.adopt(await self.call(lambda store: store.counters(now_ns)))
         # What is queued by now names the old counters, and is committed before the work below makes the new ones from
         # the ledger's lines; what comes after names the new ones. So no charge falls between them.
         self._book = budgets
@@ -155,11 +152,11 @@ class Accounts:
 
     async def refresh(self) -> None:
         """Read the balances again: other nodes on the same ledger change them too. For a slow timer."""
-        families = self._book.families
+        families, now_ns = self._book.families, self._clock.now_ns()
 
         def work(store: LedgerStore) -> None:
             # A hold that waited through a reload for another node's lease may have made a counter of the old budgets.
-            store.keep_families(families)
+            store.keep_families(families, open_ns=now_ns)
             self._tell_balances(store)
 
         await self.call(work)

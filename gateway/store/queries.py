@@ -2,10 +2,10 @@
 
 # ruff: noqa: S608 - statements are joined from the constants of gateway.store.schema; every value is a parameter
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from gateway.store import schema
-from gateway.store.connection import Sql, columns, marks
+from gateway.store.connection import Row, Sql, columns, marks
 from gateway.store.rows import alert_of, counter_of, entry_of, hold_of, key_of, key_row
 from gateway.store.spec import (
     Alert,
@@ -13,15 +13,38 @@ from gateway.store.spec import (
     Counter,
     CounterRow,
     Entry,
+    EntryKind,
     KeyRow,
     OpenHold,
     Payer,
     StoreError,
+    Sums,
     WrongCounter,
 )
 
 _FIRST_NS, _LAST_NS = -(2**63), 2**63 - 1
 """What a database can compare: the years 1677 to 2262. Whoever asks beyond them means all."""
+_SELECT_COUNTERS = f"SELECT {columns(schema.COUNTER_COLUMNS)} FROM counters"
+_PRESENT = " WHERE start_ns <= ? AND end_ns > ?"
+_IN_ORDER = " ORDER BY scope, window_id"
+
+
+def _total(what: str) -> str:
+    # PostgreSQL's own sum is a decimal.
+    return f"CAST(COALESCE(SUM({what}), 0) AS BIGINT)"
+
+
+_NANO_USD = _total("nano_usd")
+_SUMS = columns(
+    (
+        "COUNT(*)",
+        _total(f"CASE WHEN kind = '{EntryKind.SETTLE}' THEN 1 END"),
+        _total("input_tokens"),
+        _total("output_tokens"),
+        _NANO_USD,
+        _total(f"CASE WHEN kind = '{EntryKind.SETTLE}' AND nano_usd IS NULL THEN 1 END"),
+    )
+)
 
 
 class Queries:
@@ -49,7 +72,7 @@ class Queries:
 
     def _wrong_counters(self, lock: str) -> list[WrongCounter]:
         # Counters are locked before holds and entries are read, so that no commit falls in between.
-        rows = self._sql.run(f"SELECT {columns(schema.COUNTER_COLUMNS)} FROM counters ORDER BY scope, window_id" + lock)
+        rows = self._sql.run(_SELECT_COUNTERS + _IN_ORDER + lock)
         counters = [counter_of(row) for row in rows]
         truths = self._truths(counters)
         wrong = []
@@ -67,15 +90,13 @@ class Queries:
 
     def balances(self, now_ns: int) -> dict[tuple[str, str], Balance]:
         with self._sql.transaction(durable=False):
-            rows = self._sql.run(
-                "SELECT scope, window_id, spent, held FROM counters WHERE start_ns <= ? AND end_ns > ?",
-                (now_ns, now_ns),
-            )
+            rows = self._sql.run("SELECT scope, window_id, spent, held FROM counters" + _PRESENT, (now_ns, now_ns))
         return {(row[0], row[1]): Balance(row[2], row[3]) for row in rows}
 
-    def counters(self) -> list[CounterRow]:
+    def counters(self, at_ns: int | None = None) -> list[CounterRow]:
+        where, values = ("", ()) if at_ns is None else (_PRESENT, (at_ns, at_ns))
         with self._sql.transaction(durable=False):
-            rows = self._sql.run(f"SELECT {columns(schema.COUNTER_COLUMNS)} FROM counters ORDER BY scope, window_id")
+            rows = self._sql.run(_SELECT_COUNTERS + where + _IN_ORDER, values)
         return [counter_of(row) for row in rows]
 
     def holds(self) -> list[OpenHold]:
@@ -91,8 +112,33 @@ class Queries:
             f"SELECT {columns(schema.ENTRY_COLUMNS)} FROM entries WHERE at_ns >= ? AND at_ns < ? "
             "ORDER BY at_ns, request_id, attempt, kind"
         )
-        for row in self._sql.stream(statement, [min(max(ns, _FIRST_NS), _LAST_NS) for ns in (start_ns, end_ns)]):
+        for row in self._sql.stream(statement, (_storable(start_ns), _storable(end_ns))):
             yield entry_of(row)
+
+    def first_ns(self, from_ns: int) -> int | None:
+        with self._sql.transaction(durable=False):
+            ((first,),) = self._sql.run("SELECT MIN(at_ns) FROM entries WHERE at_ns >= ?", (_storable(from_ns),))
+        return None if first is None else int(first)
+
+    def sums(self, start_ns: int, end_ns: int, by: Sequence[str]) -> list[Sums]:
+        with self._sql.transaction(durable=False):
+            rows = self._summed(_SUMS, _storable(start_ns), _storable(end_ns), by)
+        found = []
+        for row in rows:
+            entries, attempts, input_tokens, output_tokens, nano_usd, unpriced = row[len(by) :]
+            if entries:
+                found.append(
+                    Sums(
+                        values=row[: len(by)],
+                        entries=entries,
+                        attempts=attempts,
+                        input_tokens=input_tokens,
+                        output_tokens=output_tokens,
+                        nano_usd=nano_usd,
+                        unpriced=unpriced,
+                    )
+                )
+        return found
 
     def claim_alerts(self, now_ns: int, until_ns: int, limit: int) -> list[Alert]:
         with self._sql.transaction(durable=True):
@@ -137,9 +183,7 @@ class Queries:
 
     def _covering(self, at_ns: int, payer: Payer) -> tuple[Counter, ...]:
         """The stored counters that a charge falls under, those of budgets that are younger than its hold included."""
-        rows = self._sql.run(
-            f"SELECT {columns(schema.COUNTER_COLUMNS)} FROM counters WHERE start_ns <= ? AND end_ns > ?", (at_ns, at_ns)
-        )
+        rows = self._sql.run(_SELECT_COUNTERS + _PRESENT, (at_ns, at_ns))
         return tuple(
             Counter(
                 scope=row.scope,
@@ -169,22 +213,27 @@ class Queries:
                 held[key] = held.get(key, 0) + hold.nano_usd
         truths = {}
         for (start_ns, end_ns, by), group in alike.items():
-            spent = self._spent(start_ns, end_ns, by, only=group[0].match if len(group) == 1 else ())
+            only = group[0].match if len(group) == 1 else ()
+            rows = self._summed(_NANO_USD, start_ns, end_ns, by, only)
+            spent = {tuple(zip(by, row, strict=False)): int(row[-1]) for row in rows}
             for counter in group:
                 key = (counter.scope, counter.window_id)
                 truths[key] = Balance(spent.get(counter.match, 0), held.get(key, 0))
         return truths
 
-    def _spent(
-        self, start_ns: int, end_ns: int, by: tuple[str, ...], *, only: tuple[tuple[str, str], ...]
-    ) -> dict[tuple[tuple[str, str], ...], int]:
-        """The sums of a window's entries by the (column, value) pairs of some columns: of all pairs, or `only` some."""
-        if not set(by) <= set(schema.PAYER_COLUMNS):
-            raise StoreError(f"a counter matches on an unknown column: {by}", retryable=False)
-        rows = self._sql.run(
-            f"SELECT {''.join(f'{column}, ' for column in by)}CAST(COALESCE(SUM(nano_usd), 0) AS BIGINT) FROM entries "
-            f"WHERE at_ns >= ? AND at_ns < ?{''.join(f' AND {column} = ?' for column, _ in only)}"
+    def _summed(
+        self, what: str, start_ns: int, end_ns: int, by: Sequence[str], only: Sequence[tuple[str, str]] = ()
+    ) -> list[Row]:
+        """Sums of a stretch's entries by the values of some columns, which come first; `only` of some of these."""
+        if not set(by) <= {*schema.PAYER_COLUMNS, "basis"}:
+            raise StoreError(f"entries are not summed up by {columns(by)}", retryable=False)
+        conditions = "".join(f" AND {column} = ?" for column, _ in only)
+        return self._sql.run(
+            f"SELECT {columns((*by, what))} FROM entries WHERE at_ns >= ? AND at_ns < ?{conditions}"
             + (f" GROUP BY {columns(by)}" if by else ""),
             (start_ns, end_ns, *(value for _, value in only)),
         )
-        return {tuple(zip(by, row, strict=False)): int(row[-1]) for row in rows}
+
+
+def _storable(at_ns: int) -> int:
+    return min(max(at_ns, _FIRST_NS), _LAST_NS)

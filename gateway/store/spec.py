@@ -257,6 +257,22 @@ class WrongCounter(Struct, frozen=True, kw_only=True):
     true_held_nano_usd: int
 
 
+class Sums(Struct, frozen=True, kw_only=True):
+    """What the entries with the same `values` of some columns come to.
+
+    A correction changes an amount: its attempt and its tokens were counted, or were not known, with the charge.
+    `unpriced` attempts have no known cost and are not in `nano_usd`.
+    """
+
+    values: tuple[str, ...]
+    entries: int
+    attempts: int
+    input_tokens: int
+    output_tokens: int
+    nano_usd: int
+    unpriced: int
+
+
 class Alert(Struct, frozen=True, kw_only=True):
     """A crossed threshold for one webhook ("" records the crossing itself). `id` is the same however often it is sent.
 
@@ -313,8 +329,11 @@ class LedgerStore(Protocol):
         """Charge the open holds of processes that are gone; how many there were."""
         ...
 
-    def keep_families(self, families: frozenset[str]) -> None:
-        """Drop counters that no configured budget keeps up to date; they are made anew from entries when needed."""
+    def keep_families(self, families: frozenset[str], open_ns: int | None = None) -> None:
+        """Drop counters that no configured budget keeps up to date; they are made anew from entries when needed.
+
+        With `open_ns` only the windows that end after it are looked through for such.
+        """
         ...
 
     def ensure(self, counters: Sequence[Counter]) -> None:
@@ -333,8 +352,8 @@ class LedgerStore(Protocol):
         """The counters of all windows that hold `now_ns`."""
         ...
 
-    def counters(self) -> list[CounterRow]:
-        """Every counter."""
+    def counters(self, at_ns: int | None = None) -> list[CounterRow]:
+        """Every counter, or those whose windows hold an instant."""
         ...
 
     def holds(self) -> list[OpenHold]:
@@ -343,6 +362,14 @@ class LedgerStore(Protocol):
 
     def entries(self, start_ns: int = 0, end_ns: int = 2**62) -> Iterator[Entry]:
         """The entries admitted in `start_ns <= at < end_ns`, oldest first, streamed."""
+        ...
+
+    def first_ns(self, from_ns: int) -> int | None:
+        """When the first of the entries from an instant on was admitted; None when there is none."""
+        ...
+
+    def sums(self, start_ns: int, end_ns: int, by: Sequence[str]) -> list[Sums]:
+        """The entries admitted in `start_ns <= at < end_ns`, summed up by columns of their payer, and `basis`."""
         ...
 
     def claim_alerts(self, now_ns: int, until_ns: int, limit: int) -> list[Alert]:

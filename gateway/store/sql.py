@@ -321,9 +321,10 @@ class SqlLedgerStore(Queries):
             if self._load_holds([(hold.request_id, hold.attempt)]):
                 self._apply([SettleOp(entry=entry, counters=self._covering(hold.at_ns, hold.payer), held=True)])
 
-    def keep_families(self, families: frozenset[str]) -> None:
+    def keep_families(self, families: frozenset[str], open_ns: int | None = None) -> None:
         with self._sql.transaction(durable=False):
-            known = {row[0] for row in self._sql.run("SELECT DISTINCT family FROM counters")}
+            where, values = ("", ()) if open_ns is None else (" WHERE end_ns > ?", (open_ns,))
+            known = {row[0] for row in self._sql.run("SELECT DISTINCT family FROM counters" + where, values)}
             gone = [(family,) for family in sorted(known - families)]
             if gone:
                 self._sql.many("DELETE FROM counters WHERE family = ?", gone)

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -70,9 +70,12 @@ def test_a_correction_without_its_charge_is_found(open_store: OpenStore) -> None
     assert finance.verify(store).stray_adjustments == ("d",)
 
 
-def test_a_report_sums_by_any_dimensions() -> None:
-    """By team and day: amounts, tokens, attempts, and the unpriced ones apart."""
-    rows = finance.report(LINES, [By.TEAM, By.DAY])
+def test_a_report_sums_by_any_dimensions(open_store: OpenStore) -> None:
+    """By team and day: amounts, tokens, attempts, and the unpriced ones apart; progress ends with all lines."""
+    store = open_store("a")
+    store.commit([settle(line, held=False) for line in LINES])
+    told: list[tuple[int, bool]] = []
+    rows = finance.report(store, 0, 2**80, [By.TEAM, By.DAY], lambda lines, *, done: told.append((lines, done)))
     day = datetime.fromtimestamp(AT // 10**9, UTC).date()
     later = datetime.fromtimestamp(AT // 10**9 + 48 * 3600, UTC).date()
     assert [(row.group, row.attempts, row.nano_usd, row.input_tokens, row.unpriced) for row in rows] == [
@@ -80,8 +83,24 @@ def test_a_report_sums_by_any_dimensions() -> None:
         (("red", str(day)), 2, 1_500_000_001 - 20, 200, 0),
         (("red", str(later)), 1, 0, 100, 1),
     ]
+    assert told == [(4, False), (5, False), (5, True)]
     for dimension in By:
-        assert sum(row.nano_usd for row in finance.report(LINES, [dimension])) == 1_500_000_001 + 7 - 20
+        assert sum(row.nano_usd for row in finance.report(store, 0, 2**80, [dimension])) == 1_500_000_001 + 7 - 20
+
+
+def test_a_report_has_what_was_admitted_in_its_stretch(open_store: OpenStore) -> None:
+    """The first instant counts, the end does not, in the middle of an hour too; hours of one day are told apart."""
+    store = open_store("a")
+    assert finance.report(store, 0, 2**80, [By.TEAM]) == []
+    store.commit([settle(entry(f"r{i}", 10**i, at_ns=AT + i * HOUR // 2), held=False) for i in range(6)])
+    hour = datetime.fromtimestamp(AT // 10**9, UTC)
+    rows = finance.report(store, AT + HOUR // 2, AT + 5 * HOUR // 2, [By.HOUR, By.HOUR, By.BASIS])
+    hours = [(hour + timedelta(hours=i)).strftime("%Y-%m-%dT%H:00Z") for i in range(3)]
+    assert [(row.group, row.nano_usd) for row in rows] == [
+        ((hours[0], hours[0], "provider_usage"), 10),
+        ((hours[1], hours[1], "provider_usage"), 1_100),
+        ((hours[2], hours[2], "provider_usage"), 10_000),
+    ]
 
 
 def test_what_if_prices_the_same_tokens(prices: PriceBook) -> None:

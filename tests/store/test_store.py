@@ -245,6 +245,20 @@ def test_a_budget_that_was_taken_out_and_put_back_is_right(store: LedgerStore) -
     assert store.balances(AT)[KEY] == Balance(39, 0)
 
 
+def test_windows_that_have_ended_are_kept_and_left_alone(store: LedgerStore) -> None:
+    """Only the present window is read for balances and searched for budgets that are gone, until a reload looks at all."""
+    present, past = counter(), msgspec.structs.replace(counter(window="past"), start_ns=AT - 3 * HOUR, end_ns=AT - HOUR)
+    store.ensure([present, past])
+    assert [row.window_id for row in store.counters(AT)] == [present.window_id]
+    assert [row.window_id for row in store.counters(AT - HOUR)] == [present.window_id]
+    assert [row.window_id for row in store.counters(AT - 2 * HOUR)] == ["past"]
+    store.ensure([msgspec.structs.replace(past, family="gone", scope="team=red", match=(("team", "red"),))])
+    store.keep_families(frozenset({present.family}), open_ns=AT)
+    assert len(store.counters()) == 3
+    store.keep_families(frozenset({present.family}))
+    assert [(row.scope, row.window_id) for row in store.counters()] == [KEY, ("global", "past")]
+
+
 def test_counters_that_are_made_together_each_count_their_own(store: LedgerStore) -> None:
     """Budgets for each key, each team's keys and all, added in the middle of a window, begin with what it already has."""
     payers = [
