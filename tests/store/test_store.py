@@ -1,5 +1,9 @@
 """The ledger's transactions, on SQLite and on PostgreSQL alike."""
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -12,6 +16,7 @@ from gateway.store.spec import (
     StoreError,
     StoreInUseError,
 )
+from gateway.store.sqlite import open_sqlite
 from gateway.types.records import Basis
 from gateway.types.usage import Usage, UsageSource
 from tests.store.facts import AT, HOUR, RED, counter, entry, hold, settle, watch
@@ -281,6 +286,27 @@ def test_counters_that_are_made_together_each_count_their_own(store: LedgerStore
         "global": (111_111, 0),
     }
     assert store.wrong_counters() == []
+
+
+def test_a_copy_that_is_taken_beside_its_writer_is_a_whole_ledger(tmp_path: Path) -> None:
+    """SQLite's own backup of a ledger in use balances, and has what is open in it charged when it is served from."""
+    budget = counter(watch(1000))
+    served = open_sqlite(tmp_path / "ledger.db")
+    served.commit([hold("open", 50, budget), hold("done", 60, budget)])
+    served.commit([settle(entry("done", 30), budget)])
+    with (
+        closing(sqlite3.connect(f"file:{tmp_path / 'ledger.db'}?mode=ro", uri=True)) as source,
+        closing(sqlite3.connect(tmp_path / "copy.db")) as target,
+    ):
+        source.backup(target)
+    served.commit([settle(entry("open", 40), budget)])
+    copy = open_sqlite(tmp_path / "copy.db")
+    assert copy.sweep(AT + 9) == 1
+    assert copy.balances(AT)[KEY] == Balance(80, 0)
+    assert served.balances(AT)[KEY] == Balance(70, 0)
+    assert copy.wrong_counters() == served.wrong_counters() == []
+    copy.close()
+    served.close()
 
 
 def test_each_threshold_alerts_once(open_store: OpenStore) -> None:
