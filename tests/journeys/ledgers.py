@@ -34,7 +34,7 @@ class JourneyLedger:
         """What is spent, and what dead processes have left held, in nano-dollars."""
         store = self.ledgers.read()
         try:
-            spent = sum(entry.nano_usd or 0 for entry in store.entries())
+            spent = sum(row.nano_usd for row in store.sums(0, 2**62, ()))
             return spent + sum(hold.nano_usd for hold in store.holds())
         finally:
             store.close()
