@@ -260,8 +260,8 @@ class WrongCounter(Struct, frozen=True, kw_only=True):
 class Sums(Struct, frozen=True, kw_only=True):
     """What the entries with the same `values` of some columns come to.
 
-    A correction changes an amount: its attempt and its tokens were counted, or were not known, with the charge.
-    `unpriced` attempts have no known cost and are not in `nano_usd`.
+    A correction is no attempt: its charge was counted as one, and its tokens were not known then. `unpriced` attempts
+    have no known cost, and are not in `nano_usd`.
     """
 
     values: tuple[str, ...]
