@@ -33,6 +33,14 @@ async def _ask(gateway: RunningGateway, **extra: object) -> httpx.Response:
     return await gateway.client.post("/v1/chat/completions", json=BODY | extra)
 
 
+async def _give_up(gateway: RunningGateway, upstream: ScriptedUpstream) -> None:
+    """Ask for a whole reply, and leave while the provider works at it."""
+    asking = asyncio.create_task(_ask(gateway))
+    await upstream.wait_requests()
+    asking.cancel()
+    await until(lambda: gateway.connections == 0, "the caller's leaving")
+
+
 async def test_a_retry_follows_a_busy_provider(upstream: ScriptedUpstream, start_gateway: StartGateway) -> None:
     """With `retries: 1` a 503 that says when to come back is tried again, and both attempts are seen."""
     gateway = await start_gateway(_config(_target(upstream.url), retries=1))
@@ -234,10 +242,7 @@ async def test_a_caller_who_leaves_a_whole_reply_is_recorded(
     gateway = await start_gateway(_config(_target(upstream.url)))
     thinking = asyncio.Event()
     upstream.script(openai_chat(usage=openai_usage(9, 3), hold=thinking))
-    asking = asyncio.create_task(_ask(gateway))
-    await upstream.wait_requests()
-    asking.cancel()
-    await until(lambda: gateway.connections == 0, "the caller's leaving")
+    await _give_up(gateway, upstream)
     thinking.set()
     record = await gateway.records.last()
     assert (record.error_type, record.status_code) == (ErrorType.CALLER_LEFT, 499)
@@ -260,10 +265,7 @@ async def test_nobody_is_asked_again_for_a_caller_who_left(
     gateway = await start_gateway(_config(*targets, **route))
     failing = asyncio.Event()
     upstream.script(BytesReply(b"{}", status=503, headers=[("retry-after-ms", "1")], hold=failing), openai_chat())
-    asking = asyncio.create_task(_ask(gateway))
-    await upstream.wait_requests()
-    asking.cancel()
-    await until(lambda: gateway.connections == 0, "the caller's leaving")
+    await _give_up(gateway, upstream)
     failing.set()
     record = await gateway.records.last()
     assert record.error_type is ErrorType.CALLER_LEFT
