@@ -40,6 +40,7 @@ _T = TypeVar("_T")
 
 _NO_OUTPUT = frozenset({Operation.EMBEDDINGS, Operation.EMBED_CONTENT, Operation.COUNT_TOKENS})
 _MAX_BALANCES = 50_000
+_LATELY_NS = 3_600 * 1_000_000_000
 
 
 class Caps(Struct, frozen=True, kw_only=True):
@@ -155,8 +156,9 @@ class Accounts:
         families, now_ns = self._book.families, self._clock.now_ns()
 
         def work(store: LedgerStore) -> None:
-            # A hold that waited through a reload for another node's lease may have made a counter of the old budgets.
-            store.keep_families(families, open_ns=now_ns)
+            # A hold that waited through a reload for another node's lease may have made a counter of the old budgets,
+            # in a window that has ended since.
+            store.keep_families(families, open_ns=now_ns - _LATELY_NS)
             self._tell_balances(store)
 
         await self.call(work)

@@ -45,6 +45,7 @@ _SUMS = columns(
         _total(f"CASE WHEN kind = '{EntryKind.SETTLE}' AND nano_usd IS NULL THEN 1 END"),
     )
 )
+"""What `Sums` holds, in its order."""
 
 
 class Queries:
@@ -123,22 +124,8 @@ class Queries:
     def sums(self, start_ns: int, end_ns: int, by: Sequence[str]) -> list[Sums]:
         with self._sql.transaction(durable=False):
             rows = self._summed(_SUMS, _storable(start_ns), _storable(end_ns), by)
-        found = []
-        for row in rows:
-            entries, attempts, input_tokens, output_tokens, nano_usd, unpriced = row[len(by) :]
-            if entries:
-                found.append(
-                    Sums(
-                        values=row[: len(by)],
-                        entries=entries,
-                        attempts=attempts,
-                        input_tokens=input_tokens,
-                        output_tokens=output_tokens,
-                        nano_usd=nano_usd,
-                        unpriced=unpriced,
-                    )
-                )
-        return found
+        # No columns at all have a row even where there are no entries.
+        return [Sums(row[: len(by)], *row[len(by) :]) for row in rows if row[len(by)]]
 
     def claim_alerts(self, now_ns: int, until_ns: int, limit: int) -> list[Alert]:
         with self._sql.transaction(durable=True):

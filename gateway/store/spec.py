@@ -257,7 +257,7 @@ class WrongCounter(Struct, frozen=True, kw_only=True):
     true_held_nano_usd: int
 
 
-class Sums(Struct, frozen=True, kw_only=True):
+class Sums(Struct, frozen=True):
     """What the entries with the same `values` of some columns come to.
 
     A correction is no attempt: its charge was counted as one, and its tokens were not known then. `unpriced` attempts
